@@ -6,6 +6,7 @@ that everything is kept that a user or a connector put into it.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from cattrs import Converter
@@ -223,8 +224,13 @@ def _structure_edge(value: Any, _: type[Edge]) -> Edge:
     return Edge(source, destination, length, extra or None)
 
 
+def written_edges(edges: Iterable[Edge]) -> list[Edge | Document]:
+    """Return edges as they are encoded: most of them are their own JSON."""
+    return [edge if edge.extra is None else edge_document(edge) for edge in edges]
+
+
 def edge_document(edge: Edge) -> Document:
-    """Return an edge as a JSON object, as `to_document` does, in a fraction of the time."""
+    """Return an edge as a JSON object."""
     document: Document = {"source": edge.source, "destination": edge.destination}
     if edge.length is not None:
         document["length"] = edge.length

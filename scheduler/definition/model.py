@@ -15,6 +15,7 @@ import msgspec
 from attrs import field, frozen
 
 from scheduler.definition.rules import Retry
+from scheduler.runtime.values import value
 
 SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
 """Fields of a change that are meant for the scheduler."""
@@ -73,7 +74,7 @@ class Component:
     """Object as submitted, whole, including the underscored fields."""
 
 
-@frozen
+@value
 class Change:
     """A vertex of the graph: a component as it is to become, a piece of this build's work."""
 
@@ -102,14 +103,17 @@ class Change:
         return decoded
 
 
-@frozen
-class Edge:
-    """An edge: ``source`` completes before ``destination`` starts, so the source is the dependency."""
+class Edge(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """An edge: ``source`` completes before ``destination`` starts, so the source is the dependency.
+
+    A build has more edges than components. One without other fields is its own JSON; `edge_document` tells
+    how any is written.
+    """
 
     source: str
     destination: str
     length: int | None = None
-    extra: Mapping[str, Any] | None = field(default=None, repr=False)
+    extra: Mapping[str, Any] | None = None
     """Other fields of the edge, if it has any."""
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from scheduler.definition.converter import edge_document
+from scheduler.definition.converter import written_edges
 from scheduler.definition.model import Edge, written
 from scheduler.definition.strictjson import Raw, encode, list_chunks
 
@@ -50,22 +50,20 @@ class Report:
 
     def lists(self) -> dict[str, Sequence[Any]]:
         """Return the lists as they are written; untouched changes are JSON text in them."""
-        edges = list(map(edge_document, self.edges))
         lists: dict[str, Sequence[Any]] = {
             "components": list(self.components),
             "changes": list(self.changes),
-            "edges": edges,
+            "edges": written_edges(self.edges),
         }
         return written(lists, self.fields, self.absent)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the report as JSON text in pieces, each made quickly: the whole may be tens of megabytes."""
-        given = {"components": self.components, "changes": self.changes, "edges": self.edges}
-        lists = written(given, self.fields, self.absent)
+        lists = self.lists()
         yield encode({key: value for key, value in self._head().items() if key not in lists})[:-1]
         for name, items in lists.items():
             yield b',"%b":[' % name.encode()
-            yield from list_chunks(items, edge_document if name == "edges" else None)
+            yield from list_chunks(items)
             yield b"]"
         yield b"}"
 
