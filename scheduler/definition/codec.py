@@ -29,7 +29,9 @@ from scheduler.definition.model import (
     Component,
     Edge,
 )
+from scheduler.definition.shapes import shapes_within
 from scheduler.definition.strictjson import Raw, decode, encode, encode_sorted, split_list, split_object
+from scheduler.definition.template.standard import Standard
 from scheduler.errors import InvalidBuild, InvalidJSON, OverLimit, Problem
 from scheduler.runtime.yielding import yield_now
 
@@ -37,9 +39,9 @@ _T = TypeVar("_T")
 
 _EDGES = 32
 """Edges that are read at a time: in that of two components."""
-_MOST_SHAPES = 1_000
-_LARGEST_SHAPE = 64
-"""Sets of names that are remembered, and the names in one of them."""
+_MOST_LISTS = 1_000
+_LONGEST_LIST = 64
+"""Lists of names that are remembered, and the names in one of them."""
 
 
 @frozen
@@ -55,6 +57,9 @@ class ParsedBuild:
     """Position of each of the build's changes in the submitted list."""
     edge_places: tuple[int, ...]
     """Position of each of the build's edges in the submitted list."""
+    found: tuple[tuple[Standard, int] | None, ...]
+    """References of each of the build's changes, with the units of work for them, where they are known
+    already and expressions count."""
     names: frozenset[str]
     """Names of all fields of its components and changes that begin with ``_``."""
     problems: tuple[Problem, ...]
@@ -97,16 +102,26 @@ def parse_build(
     # The action is part of the content: the same bytes on another subject are another build.
     fields["action"] = action
     reader.note("action", action)
-    components, _ = reader.elements("components", members, Component, limits.max_components)
-    changes, places = reader.elements("changes", members, Change, limits.max_changes)
-    edges, edge_places = reader.elements("edges", members, Edge, limits.max_edges)
+    components = reader.elements("components", members, Component, limits.max_components)
+    reader.build = build_id.encode()
+    changes = reader.elements("changes", members, Change, limits.max_changes)
+    edges = reader.elements("edges", members, Edge, limits.max_edges)
     if reader.over_limit:
         raise InvalidBuild("limit", reader.problems)
     absent = frozenset(name for name in LISTS if name not in members)
-    build = Build(build_id, action, components, changes, edges, fields, absent)
+    build = Build(
+        build_id, action, tuple(components.items), tuple(changes.items), tuple(edges.items), fields, absent
+    )
     names = frozenset(name for name in reader.names if name.startswith("_"))
     return ParsedBuild(
-        build, reader.digest(), frozenset(reader.known), places, edge_places, names, tuple(reader.problems)
+        build,
+        reader.digest(),
+        frozenset(reader.known),
+        tuple(changes.places),
+        tuple(edges.places),
+        tuple(changes.found),
+        names,
+        tuple(reader.problems),
     )
 
 
@@ -140,8 +155,11 @@ class _Reader:
         self._digests: dict[str, bytes] = {}
         # The same few words stand in every component, and its id in every edge to it: each is kept once.
         self._words: dict[str, str] = {}
-        self._shapes: set[tuple[str, ...]] = set()
+        self._name_lists: set[tuple[str, ...]] = set()
         """Names of the fields of components, in order, that are in ``names``, and no mistake."""
+        self.build = b""
+        """Id of the build, once it is known."""
+        self._shapes = shapes_within(limits)
 
     def read(self, place: str, raw: Raw, *, level: int) -> Any:
         try:
@@ -170,9 +188,7 @@ class _Reader:
             self.problems.extend(Problem(place, problem.message) for problem in error.problems)
             return None
 
-    def elements(
-        self, name: str, members: dict[str, Raw], cls: type[_T], most: int
-    ) -> tuple[tuple[_T, ...], tuple[int, ...]]:
+    def elements(self, name: str, members: dict[str, Raw], cls: type, most: int) -> "_Elements":
         """Return the readable elements of a list, each with its position.
 
         They are decoded, taken apart and freed one by one: together, as Python objects, they would take many
@@ -189,7 +205,7 @@ class _Reader:
             self._check_ids(name, into.ids)
             self.known.update(one for _, one in into.ids)
         self._digests[name] = into.digest.digest()
-        return tuple(into.items), tuple(into.places)
+        return into
 
     def _split(self, name: str, members: dict[str, Raw], most: int) -> list[Raw]:
         """Return the elements of a list, not yet decoded; none where it cannot be read, or has too many."""
@@ -217,6 +233,8 @@ class _Reader:
                 text = f"{len(data)} bytes; max_component_bytes is {most}"
                 self.problems.append(Problem(f"{name}[{position}]", text))
                 continue
+            if cls is Change and self._read_known(data, position, into):
+                continue
             try:
                 value = decode(data, self.limits, level=2)
                 digest.update(encode_sorted(value) + b",")
@@ -235,6 +253,25 @@ class _Reader:
                 )
             else:
                 into.places.append(position)
+                into.found.append(None)
+                if cls is Change:
+                    self._shapes.learn(data, value)
+
+    def _read_known(self, data: bytes, position: int, into: "_Elements") -> bool:
+        """Read a change of a known shape; return whether it is one."""
+        known = self._shapes.read(data, self.build, self._words.setdefault)
+        if known is None:
+            return False
+        names, change, digested, found = known
+        if names not in self._name_lists:
+            self.names.update(names)
+            self._name_lists.add(names)
+        into.digest.update(digested)
+        into.ids.append((position, change.id))
+        into.items.append(change)
+        into.found.append(found)
+        into.places.append(position)
+        return True
 
     def _read_edges(self, raws: Sequence[Raw], start: int, into: "_Elements") -> None:
         edges = self._plain_edges(raws)
@@ -252,13 +289,13 @@ class _Reader:
     def _look_at_names(self, place: str, value: Document, *, checked: bool) -> None:
         """Check the names of an object's fields, unless they are the same as in an object before it."""
         shape = tuple(value)
-        if shape in self._shapes:
+        if shape in self._name_lists:
             return
         self.names.update(shape)
         wrong = mistakable(place, value) if checked and not self.accepted else []
         self.problems += wrong
-        if checked and not wrong and len(shape) <= _LARGEST_SHAPE and len(self._shapes) < _MOST_SHAPES:
-            self._shapes.add(shape)
+        if checked and not wrong and len(shape) <= _LONGEST_LIST and len(self._name_lists) < _MOST_LISTS:
+            self._name_lists.add(shape)
 
     def _plain_edges(self, raws: Sequence[Raw]) -> list[Edge] | None:
         """Read edges with nothing but their two ends and their length, as nearly all are; None for others.
@@ -300,7 +337,7 @@ class _Reader:
 class _Elements:
     """One list of a build while it is read."""
 
-    __slots__ = ("cls", "digest", "ids", "items", "name", "places", "structure")
+    __slots__ = ("cls", "digest", "found", "ids", "items", "name", "places", "structure")
 
     def __init__(self, name: str, structure: Callable[[Any, Any], Any], cls: type) -> None:
         self.name = name
@@ -311,6 +348,8 @@ class _Elements:
         """Elements that could be read."""
         self.places: list[int] = []
         """Position of each of them."""
+        self.found: list[tuple[Standard, int] | None] = []
+        """References of each of them that is of a known shape."""
         self.ids: list[tuple[int, str]] = []
         """Ids, each with its position, also those of elements with other mistakes."""
 

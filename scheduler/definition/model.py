@@ -15,7 +15,6 @@ import msgspec
 from attrs import field, frozen
 
 from scheduler.definition.rules import Retry
-from scheduler.runtime.values import value
 
 SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
 """Fields of a change that are meant for the scheduler."""
@@ -74,8 +73,7 @@ class Component:
     """Object as submitted, whole, including the underscored fields."""
 
 
-@value
-class Change:
+class Change(msgspec.Struct, frozen=True, gc=False):
     """A vertex of the graph: a component as it is to become, a piece of this build's work."""
 
     id: str
@@ -83,7 +81,7 @@ class Change:
     action: Action
     provider: str
     state: State
-    raw: bytes = field(repr=False)
+    raw: bytes
     """Object as submitted, whole, as compact JSON; its ``_state`` equals ``state``."""
     timeout: float | None = None
     """Seconds that one attempt may take, from the component's ``_timeout``."""
@@ -91,10 +89,14 @@ class Change:
     """Retry rule, from the component's ``_retry``."""
     attempts: int = 0
     """Number of failed attempts, from ``_attempts``, where a store without a log keeps it."""
-    settings: Mapping[str, Any] = field(factory=dict, repr=False)
+    settings: Mapping[str, Any] = msgspec.field(default_factory=dict)
     """Fields that are meant for the scheduler (`SETTINGS`); a connector cannot change them."""
     sensitive: bool = True
     """Whether a field of it may be secret; False is certain."""
+
+    def __repr__(self) -> str:
+        # Its fields may be secret.
+        return f"<Change {self.id}: {self.action} {self.type}, {self.state}>"
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -115,6 +117,9 @@ class Edge(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     length: int | None = None
     extra: Mapping[str, Any] | None = None
     """Other fields of the edge, if it has any."""
+
+    def __repr__(self) -> str:
+        return f"<Edge {self.source} -> {self.destination}, {self.length}>"
 
 
 @frozen

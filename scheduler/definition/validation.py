@@ -7,9 +7,10 @@ purpose: the checks share what was read, and each adds to one list of problems.
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice, pairwise, repeat
 
 from attrs import evolve, field, frozen
+from msgspec.structs import replace
 
 from scheduler.definition.codec import ParsedBuild, parse_build
 from scheduler.definition.graph import Graph, Pair
@@ -169,7 +170,7 @@ def _to_be_done(change: Change) -> Change:
         return change
     fields = {**change.fields, "_state": State.WAITING.value}
     fields.pop("error", None)
-    return evolve(change, state=State.WAITING, raw=encode(fields))
+    return replace(change, state=State.WAITING, raw=encode(fields))
 
 
 class _Check:
@@ -256,13 +257,14 @@ class _Check:
         data = {State.COMPLETED, State.ERRORED} if resumed else {State.COMPLETED}
         terms = Terms.of(self.build.id, mode, unresolved, self.limits)
         words = {name: name for name in self.index}
-        for number, change in enumerate(self.build.changes):
+        every = self.parsed.found if mode is Templates.ALL else repeat(None)
+        for number, (change, found) in enumerate(zip(self.build.changes, every, strict=False)):
             if not number % _FEW_AT_ONCE:
                 yield_now()
             # A connector's result is data.
-            source = evolve(change, raw=b"{}") if change.state in data else change
+            source = replace(change, raw=b"{}") if change.state in data else change
             try:
-                template = compile_within(source, terms, words, self.reading.spend)
+                template = compile_within(source, terms, words, self.reading.spend, found)
             except ExhaustedError:
                 text = f"reading its references and those before it takes more than {_READING_WORK:,} units"
                 self.problems.append(Problem(change.id, f"{text} of work, the limit of a build"))

@@ -18,6 +18,7 @@ GENERAL = (
     patch("scheduler.definition.template.component.find", lambda *_: None),
     patch("scheduler.definition.converter._plain_change", lambda _: None),
     patch("scheduler.definition.codec._EDGES", 1),
+    patch("scheduler.definition.shapes.Shapes.read", lambda *_: None),
 )
 """Turns each short way off."""
 
@@ -61,7 +62,9 @@ own = st.fixed_dictionaries(
         ),
     },
     optional={
-        "_state": st.sampled_from(["waiting", "", None, "running", "errored", "completed", "other", {}]),
+        "_state": st.sampled_from(
+            ["waiting", "waiting", "waiting", "", None, "running", "errored", "completed", "other", {}]
+        ),
         "service": st.sampled_from(["b1", "b2"]),
         "_State": st.just("waiting"),
         "_raw": st.sampled_from([["x"], [], 5]),
@@ -83,7 +86,7 @@ free = st.dictionaries(
 elements = st.builds(lambda first, rest: {**first, **rest}, own, free)
 FEW = ("a", "b", "c", "d")
 valid = st.builds(
-    lambda name, action, fields: element(name, **fields, _action=action),
+    lambda name, action, fields: element(name, _state="waiting", **fields, _action=action),
     st.sampled_from(FEW),
     st.sampled_from(["create", "create", "create", "update", "find", "none", "delete"]),
     st.dictionaries(
@@ -186,7 +189,9 @@ def test_both_ways_of_reading_agree(
         "unresolved": unresolved,
         "resumed": resumed,
     }
+    with patch("scheduler.definition.shapes._EVERY", 1):
+        read(document, **settings)
     short = read(document, **settings)
-    with GENERAL[0], GENERAL[1], GENERAL[2]:
+    with GENERAL[0], GENERAL[1], GENERAL[2], GENERAL[3]:
         general = read(document, **settings)
     assert short == general

@@ -143,6 +143,11 @@ def named_value(document: Mapping[str, Any]) -> str | None:
     return None
 
 
+def may_name_value(document: Mapping[str, Any]) -> bool:
+    """Whether an object has the keys of one that names its secret; `named_value` looks at the name, too."""
+    return any(name in document and value in document for name, value in _NAMED_VALUES)
+
+
 _NAMED_VALUES: Final = (("name", "value"), ("key", "value"), ("Name", "Value"), ("Key", "Value"))
 _OF_PAIRS: Final = frozenset(value for _, value in _NAMED_VALUES)
 

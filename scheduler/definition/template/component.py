@@ -103,15 +103,12 @@ class _Known:
         return self._scope.ids()
 
 
-class Template:
+class Template(msgspec.Struct, gc=False):
     """A change with its references found. Made by `compile_change`."""
 
-    __slots__ = ("_change", "_found", "_terms")
-
-    def __init__(self, change: Change, terms: Terms, found: Cut | Standard) -> None:
-        self._change = change
-        self._terms = terms
-        self._found = found
+    _change: Change
+    _terms: Terms
+    _found: Cut | Standard
 
     @property
     def nodes(self) -> int:
@@ -430,7 +427,11 @@ def compile_change(
 
 
 def compile_within(
-    change: Change, terms: Terms, words: Mapping[str, str], spend: Callable[[int], None] = free
+    change: Change,
+    terms: Terms,
+    words: Mapping[str, str],
+    spend: Callable[[int], None] = free,
+    known: tuple[Standard, int] | None = None,
 ) -> Template:
     """Do the same as `compile_change` on the terms of a build.
 
@@ -439,8 +440,13 @@ def compile_within(
         terms: terms of its build.
         words: ids that are kept anyway, by themselves.
         spend: as there.
+        known: its references, and the units of work for them, where the change is known to be standard.
     """
-    found = find(change, terms, words, spend)
+    if known is None:
+        found = find(change, terms, words, spend)
+    else:
+        found, work = known
+        spend(work)
     template = Template(change, terms, cut_change(change, terms, spend) if found is None else found)
     limits = terms.limits
     if template.nodes > limits.max_template_nodes:

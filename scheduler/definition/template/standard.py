@@ -10,10 +10,12 @@ where both can (and takes ten times as long), and is the only place that writes 
 """
 
 import re
+import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from struct import Struct
 from typing import Final, NamedTuple
+
+from msgspec import Struct
 
 from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.limits import Limits
@@ -29,17 +31,17 @@ _LONGEST: Final = 8 * 1024
 """Bytes of a component that may be standard: to read one again in the general way takes little."""
 _SHORT: Final = 256
 """Bytes of a string with standard references."""
-_MANY: Final = 32
+MOST_NODES: Final = 32
 """Keys and references of a component, together, from which on it is not standard."""
 _FILLED: Final = 4_096
 """Characters of all values together: with them no string comes near to a limit."""
-_INDEX: Final = 9
+INDEX: Final = 9
 """Characters of a place for a list, at most, beyond the bytes that it takes in JSON."""
 _NAME: Final = rb"[A-Za-z_][A-Za-z0-9_]*+"
-_PATH: Final = re.compile(
+PATH: Final = re.compile(
     rb'"\$\(components\.\#\[_component_id=\\"([^"\\$]++)\\"\]\.(%b(?:\.%b)*+)\)"(?!:)' % (_NAME, _NAME)
 )
-_EXPRESSION: Final = re.compile(
+EXPRESSION: Final = re.compile(
     rb'\{\{ *+components\[\\"([^"\\{}]++)\\"\]((?:\.[A-Za-z][A-Za-z0-9_]*+)*+) *+\}\}'
 )
 _PLAIN: Final = re.compile(rb'(?:[^"\\{]++|\\.|\{(?!\{))*+')
@@ -85,12 +87,12 @@ class Form(NamedTuple):
     """Whether the component has the right ``service`` already."""
     nodes: int
     """Its share of the build's ``max_template_nodes``."""
-    places: Struct
+    places: struct.Struct
     """Layout of `Standard.places`."""
 
 
 @lru_cache(maxsize=512)
-def _form_of(paths: tuple[bytes, ...], serviced: bool) -> Form:
+def form_of(paths: tuple[bytes, ...], serviced: bool) -> Form:
     """Return the form of a component.
 
     Args:
@@ -101,20 +103,17 @@ def _form_of(paths: tuple[bytes, ...], serviced: bool) -> Form:
     wholes = tuple(path[:1] not in {b".", b""} for path in paths)
     # The id is a key of an expression.
     nodes = sum(1 + len(own) + (not whole) for own, whole in zip(keys, wholes, strict=True))
-    return Form(keys, wholes, serviced, nodes, Struct(f"{2 * len(paths)}H"))
+    return Form(keys, wholes, serviced, nodes, struct.Struct(f"{2 * len(paths)}H"))
 
 
-class Standard:
-    """The references of a standard component. Made by `find`."""
+class Standard(Struct, gc=False):
+    """The references of a standard component. Made by `find`, or of a known shape (`shapes`)."""
 
-    __slots__ = ("form", "names", "places")
-
-    def __init__(self, form: Form, names: tuple[str, ...], places: bytes) -> None:
-        self.form = form
-        self.names = names
-        """Id of the component that each reference names."""
-        self.places = places
-        """Begin and end of each reference in the JSON of the change."""
+    form: Form
+    names: tuple[str, ...]
+    """Id of the component that each reference names."""
+    places: bytes
+    """Begin and end of each reference in the JSON of the change."""
 
     def fill(self, raw: bytes, scope: Scope, terms: Terms) -> bytes | None:
         """Return the component as it is sent; None where a value is not short, plain text.
@@ -165,7 +164,7 @@ def find(
     raw = change.raw
     if len(raw) > _LONGEST or change.state not in _UNDONE or raw.count(_STATE) != 1 or _RAW in raw:
         return None
-    if not terms.syntax.expressions and b"{{" in raw and len(raw) + _INDEX * raw.count(b"[") > MAX_PLACE:
+    if not terms.syntax.expressions and b"{{" in raw and len(raw) + INDEX * raw.count(b"[") > MAX_PLACE:
         # It is no reference, but where a place is too long the general way refuses what looks like one.
         return None
     at = raw.find(_SERVICE)
@@ -174,12 +173,12 @@ def find(
     path = raw.find(b'"$(')
     brace = raw.find(b"{{") if terms.syntax.expressions else -1
     if path < 0 and brace < 0:
-        return Standard(_form_of((), at >= 0), (), b"")
+        return Standard(form_of((), at >= 0), (), b"")
     hits = None if _is_special(change) else _search(raw, path, brace, words)
     if hits is None:
         return None
-    form = _form_of(tuple(hits.paths), at >= 0)
-    if form.nodes > _MANY or hits.end + _INDEX * raw.count(b"[") > MAX_PLACE:
+    form = form_of(tuple(hits.paths), at >= 0)
+    if form.nodes > MOST_NODES or hits.end + INDEX * raw.count(b"[") > MAX_PLACE:
         return None
     spend(hits.work)
     return Standard(form, tuple(hits.names), form.places.pack(*hits.places))
@@ -232,7 +231,7 @@ def _search(raw: bytes, path: int, brace: int, words: Mapping[str, str]) -> _Hit
             if raw[begin - 1] == _BACKSLASH:
                 path = raw.find(b'"$(', begin + 1)
                 continue
-            found = _PATH.match(raw, begin)
+            found = PATH.match(raw, begin)
             if found is None or found[0].count(b".") >= MAX_SEGMENTS:
                 return None
             end = hits.add(found, words)
@@ -242,7 +241,7 @@ def _search(raw: bytes, path: int, brace: int, words: Mapping[str, str]) -> _Hit
                 return None
             end = brace
             while raw[end] != _QUOTE:
-                found = _EXPRESSION.match(raw, end)
+                found = EXPRESSION.match(raw, end)
                 if found is None:
                     return None
                 end = _end_of_plain(raw, hits.add(found, words))
