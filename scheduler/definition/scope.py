@@ -285,7 +285,11 @@ class Due:
         vertex = returned.graph.index.get(id)
         if vertex is not None:
             body = returned.bodies.get(vertex)
-            if body is not None and returned.depends(self._vertex, vertex, self.work):
+            own = returned.graph.dependencies[self._vertex]
+            # As `Returned.depends` says it: nearly every reference is to a dependency of its own.
+            if body is not None and (
+                (len(own) <= _FEW and vertex in own) or returned.depends(self._vertex, vertex, self.work)
+            ):
                 if returned.packed:
                     body = returned.opened(vertex, body, self.work)
                 return Found(body, definition=False)

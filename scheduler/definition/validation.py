@@ -356,9 +356,8 @@ class _Check:
                 yield_now()
             if template is None or template.constant:
                 continue
-            own = change.id
+            own, named = change.id, template.named
             try:
-                named = template.named
                 if named is not None and only.keys() >= set(named):
                     # Nothing leads on from what does not exist yet.
                     every, most = sorted(set(named)), len(named)

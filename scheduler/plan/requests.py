@@ -13,7 +13,7 @@ import msgspec
 from attrs import evolve
 
 from scheduler.definition.graph import Vertex
-from scheduler.definition.model import Action, Change, State
+from scheduler.definition.model import Action, State
 from scheduler.definition.rules import Retries
 from scheduler.definition.strictjson import packed
 from scheduler.definition.subjects import request_subject
@@ -125,7 +125,7 @@ class Requests:
         """
         change = self._build.changes[vertex]
         rendered = self.rendered(vertex)
-        if vertex not in self._renderings and not self._is_learnt(change, vertex, rendered):
+        if change.sensitive and vertex not in self._renderings and not self._is_learnt(vertex, rendered):
             if len(rendered.body) > _LEARNT_HERE:
                 self.laborious = vertex
                 raise Laborious("has more to be searched for secrets than others should wait for")
@@ -163,9 +163,9 @@ class Requests:
         try:
             scope = self._state.ledger.scope(vertex)
             most = _LEARNT_HERE if self._build.changes[vertex].sensitive else None
-            return self._templates[vertex].render(
-                scope, work=work or self._meter(vertex), inline=True, most=most
-            )
+            if work is None:
+                work = self._meter(vertex) if self._put_back else self._work
+            return self._templates[vertex].render(scope, work=work, inline=True, most=most)
         except Laborious:
             self.laborious = vertex
             raise
@@ -222,7 +222,9 @@ class Requests:
 
         The function is to be called before `take_in`.
         """
-        if isinstance(rendering, str) or self._is_learnt(self._build.changes[vertex], vertex, rendering):
+        if isinstance(rendering, str) or not self._build.changes[vertex].sensitive:
+            return None
+        if self._is_learnt(vertex, rendering):
             return None
         return partial(self._secrets.add_json, rendering.body, at_once=None)
 
@@ -318,10 +320,8 @@ class Requests:
             request.vertex, body, state, type_=request.type, provider=request.provider
         )
 
-    def _is_learnt(self, change: Change, vertex: Vertex, rendered: Rendered) -> bool:
-        """Whether all secrets of a request were known when the build was read."""
-        if not change.sensitive:
-            return True
+    def _is_learnt(self, vertex: Vertex, rendered: Rendered) -> bool:
+        """Whether all secrets in the request of a sensitive change were known when the build was read."""
         # Text that looks like a reference, and is none, was skipped then.
         body = rendered.body
         return self._templates[vertex].constant and b"{{" not in body and b'"$(' not in body

@@ -123,7 +123,7 @@ def test_a_change_of_a_known_shape_is_what_the_general_way_reads(
         if found is None:
             continue
         cut = cut_change(change, TERMS)
-        short, long = Template(change, TERMS, found[0]), Template(change, TERMS, cut)
+        short, long = Template.of(change, TERMS, found[0]), Template.of(change, TERMS, cut)
         assert (short.nodes, short.constant, list(short.targets())) == (
             long.nodes,
             long.constant,

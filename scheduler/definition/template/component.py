@@ -60,8 +60,7 @@ class Reference:
     """Whether a value may be missing: it stands under ``default`` or ``is defined``, or in a branch."""
 
 
-@frozen
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True, gc=False):
     """A component that is ready to be sent."""
 
     body: bytes
@@ -109,28 +108,25 @@ class Template(msgspec.Struct, gc=False):
     _change: Change
     _terms: Terms
     _found: Cut | Standard
+    nodes: int
+    """Its share of the build's ``max_template_nodes``."""
+    constant: bool
+    """Whether there is nothing to render."""
+    named: Sequence[str] | None
+    """Ids that its references name, if each is standard, and so names one and has no default."""
 
-    @property
-    def nodes(self) -> int:
-        """Its share of the build's ``max_template_nodes``."""
-        found = self._found
-        return found.form.nodes if isinstance(found, Standard) else sum(text.nodes for _, text in found.slots)
+    @classmethod
+    def of(cls, change: Change, terms: Terms, found: Cut | Standard) -> "Template":
+        """Make the template of a change in which these references were found."""
+        if isinstance(found, Standard):
+            return cls(change, terms, found, found.form.nodes, not found.names, found.names)
+        nodes = sum(text.nodes for _, text in found.slots)
+        return cls(change, terms, found, nodes, not found.slots, None)
 
     @property
     def syntax(self) -> Syntax:
         """Valid forms of references."""
         return self._terms.syntax
-
-    @property
-    def constant(self) -> bool:
-        """Whether there is nothing to render."""
-        found = self._found
-        return not (found.names if isinstance(found, Standard) else found.slots)
-
-    @property
-    def named(self) -> Sequence[str] | None:
-        """Ids that its references name, if each is standard, and so names one and has no default."""
-        return self._found.names if isinstance(self._found, Standard) else None
 
     @property
     def spots(self) -> Iterable[Spot] | None:
@@ -185,11 +181,20 @@ class Template(msgspec.Struct, gc=False):
             TemplateError: a reference cannot be resolved, or its value is too large, or takes too much work.
                 Every message begins with the place: ``instance::web-1.tags.x: ...``.
         """
-        body = self._simple(scope)
+        change, found = self._change, self._found
+        scope.work = NO_WORK
+        try:
+            if isinstance(found, Standard):
+                body = found.fill(change.raw, scope, self._terms)
+            else:
+                body = self._simple(found, scope)
+        except TemplateError:
+            # The other way finds the mistake again, or the work.
+            body = None
         if body is not None:
             if most is not None and len(body) > most and not self.constant:
                 raise Laborious(_LONG)
-            return Rendered(body, self._change.type, self._change.provider)
+            return Rendered(body, change.type, change.provider)
         whole = Work() if work is None else work
         meter = whole.part(inline=inline, expired=expired)
         scope.work = meter
@@ -204,22 +209,13 @@ class Template(msgspec.Struct, gc=False):
             spent = 0 if put_off else meter.spent
             whole.left -= spent
 
-    def _simple(self, scope: Scope) -> bytes | None:
-        """Return its JSON if that takes no work worth counting, and nothing is wrong; None otherwise."""
-        found = self._found
-        try:
-            if isinstance(found, Standard):
-                scope.work = NO_WORK
-                return found.fill(self._change.raw, scope, self._terms)
-            if not found.slots:
-                return found.runs[0]
-            if len(found.slots) > _FEW:
-                return None
-            scope.work = NO_WORK
-            body = _joined(found, scope, keep=self._terms.syntax.keep)
-        except TemplateError:
-            # The other way finds the mistake again, or the work.
+    def _simple(self, cut: Cut, scope: Scope) -> bytes | None:
+        """Return its JSON if that takes no work worth counting; None otherwise."""
+        if not cut.slots:
+            return cut.runs[0]
+        if len(cut.slots) > _FEW:
             return None
+        body = _joined(cut, scope, keep=self._terms.syntax.keep)
         return body if body is not None and len(body) <= MAX_RENDERED else None
 
     def _rendered(self, scope: Scope, work: Work, most: int | None = None) -> Rendered:
@@ -267,8 +263,7 @@ class Template(msgspec.Struct, gc=False):
             supplied: as for `check`.
             work: as for `check`. If the answer is no, nothing is charged: `check` does so.
         """
-        nodes = self.nodes
-        if nodes > _AT_A_GLANCE or work.left < _TARGET * nodes:
+        if self.nodes > _AT_A_GLANCE or work.left < _TARGET * self.nodes:
             return False
         found = self._found
         if isinstance(found, Standard):
@@ -447,7 +442,7 @@ def compile_within(
     else:
         found, work = known
         spend(work)
-    template = Template(change, terms, cut_change(change, terms, spend) if found is None else found)
+    template = Template.of(change, terms, cut_change(change, terms, spend) if found is None else found)
     limits = terms.limits
     if template.nodes > limits.max_template_nodes:
         message = f"{template.nodes} template nodes; max_template_nodes is {limits.max_template_nodes}"

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
+
+from msgspec import Struct
 
 from scheduler.definition.places import Owner
 from scheduler.definition.template.paths import PathQuery
@@ -15,7 +17,7 @@ _KEPT_OF_A_COMPONENT: Final = 1024
 """Bytes of results that a build keeps, and for each of its components."""
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True, gc=False):
     """A component that a reference can see."""
 
     document: Mapping[str, Any]
@@ -108,9 +110,9 @@ def plain_text(id: str, keys: Sequence[object], scope: Scope) -> str | None:  # 
         return None
     value: Any = found.document
     for key in keys:
-        if not isinstance(value, dict) or not isinstance(key, str):
+        if type(value) is not dict or type(key) is not str:
             return None
         value = value.get(key)
-    if not isinstance(value, str) or len(value) > _SHORT:
+    if type(value) is not str or len(value) > _SHORT:
         return None
     return None if found.definition and may_refer(value) else value

@@ -21,7 +21,7 @@ from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.limits import Limits
 from scheduler.definition.model import Change, State
 from scheduler.definition.places import MAX_PLACE
-from scheduler.definition.template.jsonparts import encode
+from scheduler.definition.strictjson import encode
 from scheduler.definition.template.paths import MAX_SEGMENTS
 from scheduler.definition.template.references import READING, Syntax
 from scheduler.definition.template.scopes import Scope, plain_text
@@ -132,21 +132,25 @@ class Standard(Struct, gc=False):
             raw = b"%b,%b}" % (raw[:-1], terms.service)
         if not self.names:
             return raw
-        places = iter(form.places.unpack(self.places))
-        parts = []
-        at = size = 0
-        for name, keys, whole, begin, end in zip(
-            self.names, form.keys, form.wholes, places, places, strict=True
-        ):
+        places = form.places.unpack(self.places)
+        parts: list[bytes] = []
+        at = size = place = 0
+        for name, keys, whole in zip(self.names, form.keys, form.wholes, strict=True):
             value = plain_text(name, keys, scope)
             if value is None or (whole and not value and terms.syntax.keep):
                 return None
             size += len(value)
-            parts.append(raw[at:begin])
-            parts.append(encode(value) if whole else encode(value)[1:-1])
-            at = end
+            try:
+                text = encode(value)
+            except UnicodeEncodeError:
+                return None
+            parts += raw[at : places[place]], text if whole else text[1:-1]
+            at = places[place + 1]
+            place += 2
+        if size > _FILLED:
+            return None
         parts.append(raw[at:])
-        return b"".join(parts) if size <= _FILLED else None
+        return b"".join(parts)
 
 
 def find(

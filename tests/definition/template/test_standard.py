@@ -150,8 +150,8 @@ def test_the_references_in_the_bytes_are_those_of_the_general_way(case: Case) ->
     found = find(change, common, {})
     if found is None:
         return
-    general = Template(change, common, cut_change(change, common))
-    standard = Template(change, common, found)
+    general = Template.of(change, common, cut_change(change, common))
+    standard = Template.of(change, common, found)
     assert (standard.nodes, standard.constant) == (general.nodes, general.constant)
     assert found.names == tuple(target.id for _, target in general.targets())
     assert found.form.keys == tuple(target.keys for _, target in general.targets())
