@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 from attrs import frozen
@@ -309,10 +309,8 @@ class _Reader:
         share = self._words.setdefault
         edges = []
         for one in plain:
-            source, destination, length = one.source, one.destination, one.length
-            if not source or not destination or not -_SMALL < length < _SMALL:
-                return None
-            edges.append(Edge(share(source, source), share(destination, destination), length))
+            source, destination = one.source, one.destination
+            edges.append(Edge(share(source, source), share(destination, destination), one.length))
         return edges
 
     def _share(self, value: Document) -> None:
@@ -354,14 +352,17 @@ class _Elements:
         """Ids, each with its position, also those of elements with other mistakes."""
 
 
+_SMALL = 2**53
+_Id: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+
+
 class _PlainEdge(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    source: str
-    destination: str
-    length: int
+    source: _Id
+    destination: _Id
+    length: Annotated[int, msgspec.Meta(gt=-_SMALL, lt=_SMALL)]
 
 
 _decode_plain_edges = msgspec.json.Decoder(list[_PlainEdge]).decode
-_SMALL = 2**53
 
 
 def _digest_text(edges: Sequence[Edge]) -> bytes:

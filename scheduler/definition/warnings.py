@@ -101,7 +101,7 @@ def _of_options(template: Template) -> Iterator[Any]:
 
 def _shell_variables(build: Build, *, expressions: bool) -> Iterator[Problem]:
     """Yield texts with ``${...}`` whose inside would be a reference in ``$(...)``."""
-    changes = [one for one in build.changes if b"${" in one.raw and one.state is not State.COMPLETED]
+    changes = [one for one in build.changes if one.raw.find(b"${") >= 0 and one.state is not State.COMPLETED]
     ids = {one.id for one in build.components} | {one.id for one in build.changes} if changes else set()
     for change, place, found in islice(_variables(changes, expressions=expressions), _MOST_TRIES):
         meant = _meant(found[1], build, ids, whole=found[0] == found.string)

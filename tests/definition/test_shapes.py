@@ -79,7 +79,8 @@ def learnt(*examples: Mapping[str, Any]) -> Shapes:
 
 
 def known(shapes: Shapes, component: Mapping[str, Any]) -> Known | None:
-    return shapes.read(encode(component), BUILD.encode(), {}.setdefault)
+    words: dict[str, str] = {}
+    return shapes.read(encode(component), BUILD.encode(), words.setdefault)
 
 
 def varied(value: Any, texts: st.SearchStrategy[str], draw: st.DrawFn) -> Any:
