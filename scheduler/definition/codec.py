@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from attrs import frozen
@@ -29,8 +29,9 @@ from scheduler.definition.model import (
     Component,
     Edge,
 )
+from scheduler.definition.plain_edges import digest_text, read_plain_edges
 from scheduler.definition.shapes import shapes_within
-from scheduler.definition.strictjson import Raw, decode, encode, encode_sorted, split_list, split_object
+from scheduler.definition.strictjson import Raw, decode, encode_sorted, split_list, split_object
 from scheduler.definition.template.standard import Standard
 from scheduler.errors import InvalidBuild, InvalidJSON, OverLimit, Problem
 from scheduler.runtime.yielding import yield_now
@@ -113,16 +114,9 @@ def parse_build(
         build_id, action, tuple(components.items), tuple(changes.items), tuple(edges.items), fields, absent
     )
     names = frozenset(name for name in reader.names if name.startswith("_"))
-    return ParsedBuild(
-        build,
-        reader.digest(),
-        frozenset(reader.known),
-        tuple(changes.places),
-        tuple(edges.places),
-        tuple(changes.found),
-        names,
-        tuple(reader.problems),
-    )
+    places, edge_places, found = tuple(changes.places), tuple(edges.places), tuple(changes.found)
+    known, problems = frozenset(reader.known), tuple(reader.problems)
+    return ParsedBuild(build, reader.digest(), known, places, edge_places, found, names, problems)
 
 
 def _located(data: bytes, error: InvalidJSON, part: bytes | None = None) -> str:
@@ -274,9 +268,9 @@ class _Reader:
         return True
 
     def _read_edges(self, raws: Sequence[Raw], start: int, into: "_Elements") -> None:
-        edges = self._plain_edges(raws)
+        edges = read_plain_edges(raws, self._words.setdefault)
         if edges is not None:
-            into.digest.update(_digest_text(edges))
+            into.digest.update(digest_text(edges))
             into.items += edges
             into.places += range(start, start + len(edges))
         elif len(raws) > 1:
@@ -296,22 +290,6 @@ class _Reader:
         self.problems += wrong
         if checked and not wrong and len(shape) <= _LONGEST_LIST and len(self._name_lists) < _MOST_LISTS:
             self._name_lists.add(shape)
-
-    def _plain_edges(self, raws: Sequence[Raw]) -> list[Edge] | None:
-        """Read edges with nothing but their two ends and their length, as nearly all are; None for others.
-
-        A build has more edges than components, and this costs a fifth of the general way.
-        """
-        try:
-            plain = _decode_plain_edges(b"[" + b",".join(raws) + b"]")
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-        share = self._words.setdefault
-        edges = []
-        for one in plain:
-            source, destination = one.source, one.destination
-            edges.append(Edge(share(source, source), share(destination, destination), one.length))
-        return edges
 
     def _share(self, value: Document) -> None:
         words = self._words
@@ -350,24 +328,6 @@ class _Elements:
         """References of each of them that is of a known shape."""
         self.ids: list[tuple[int, str]] = []
         """Ids, each with its position, also those of elements with other mistakes."""
-
-
-_SMALL = 2**53
-_Id: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
-
-
-class _PlainEdge(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    source: _Id
-    destination: _Id
-    length: Annotated[int, msgspec.Meta(gt=-_SMALL, lt=_SMALL)]
-
-
-_decode_plain_edges = msgspec.json.Decoder(list[_PlainEdge]).decode
-
-
-def _digest_text(edges: Sequence[Edge]) -> bytes:
-    """Return plain edges' part of the digest; every edge is either always plain, or never."""
-    return encode([[edge.destination, edge.length, edge.source] for edge in edges])[1:-1] + b","
 
 
 class _Head(msgspec.Struct):
