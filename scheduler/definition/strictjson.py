@@ -51,7 +51,7 @@ def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0
         value = _decode(data)
     except _REFUSALS as error:
         raise _refused(error, data, limits) from None
-    _check_bounds(bytes(data), value, limits, level)
+    _check_bounds(data if isinstance(data, bytes) else bytes(data), value, limits, level)
     return value
 
 
@@ -210,6 +210,10 @@ def kind(value: object) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+_REFUSALS = (RecursionError, UnicodeDecodeError, msgspec.DecodeError)
+"""Errors of a decoder that mean that its text is none of ours."""
+
+
 def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
     try:
         return decoder(data)
@@ -217,11 +221,8 @@ def _call(decoder: Any, data: bytes | Raw, limits: Limits) -> Any:
         raise _refused(error, data, limits) from None
 
 
-_REFUSALS = (RecursionError, UnicodeDecodeError, msgspec.DecodeError)
-
-
 def _refused(error: Exception, data: bytes | Raw, limits: Limits) -> InvalidJSON:
-    """Return the error for what a decoder has refused."""
+    """Return the error for one of `_REFUSALS`."""
     if isinstance(error, RecursionError):
         return OverLimit(f"nested deeper than max_depth {limits.max_depth}")
     if isinstance(error, UnicodeDecodeError):
@@ -269,7 +270,7 @@ def _readable(text: str) -> str:
     return text.replace("`", "").replace("Expected", "expected").replace("array", "list")
 
 
-_ANY_DIGIT = re.compile(rb"[0-9]")
+_DIGITS = frozenset(b"0123456789")
 
 
 @lru_cache(maxsize=8)
@@ -280,15 +281,12 @@ def _long_run(digits: int) -> re.Pattern[bytes]:
 def _check_bounds(data: bytes, value: Any, limits: Limits, level: int) -> None:
     # Most messages have fewer brackets than the depth allows, and no long run of digits: these two questions
     # decide, and cost far less than a walk through the value.
-    digits = limits.max_digits
-    # To find that there is no list takes a tenth of counting them.
-    lists = data.count(b"[") if data.find(b"[") >= 0 else 0
-    if data.count(b"{") + lists + level <= limits.max_depth and (
-        # A run holds one of every so many bytes: if none of those is a digit, there is no run.
-        _ANY_DIGIT.search(data[digits :: digits + 1]) is None or _long_run(digits).search(data) is None
-    ):
-        return
-    beyond = 10**digits
+    if data.count(b"{") + data.count(b"[") + level <= limits.max_depth:
+        digits = limits.max_digits
+        # Such a run holds one of every so many bytes: if none of those is a digit, there is no run.
+        if _DIGITS.isdisjoint(data[digits :: digits + 1]) or _long_run(digits).search(data) is None:
+            return
+    beyond = 10**limits.max_digits
     layer = [value]
     while layer:
         inner: list[Any] = []
