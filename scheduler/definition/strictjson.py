@@ -51,7 +51,7 @@ def decode(data: bytes | Raw, limits: Limits = DEFAULT_LIMITS, *, level: int = 0
         value = _decode(data)
     except _REFUSALS as error:
         raise _refused(error, data, limits) from None
-    _check_bounds(data if isinstance(data, bytes) else bytes(data), value, limits, level)
+    _check_bounds(data if type(data) is bytes else bytes(data), value, limits, level)
     return value
 
 

@@ -14,7 +14,8 @@ from enum import Enum
 from typing import Final, Protocol, TypeAlias
 
 import trio
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from scheduler.bus import Outgoing
 from scheduler.dispatch.channels import Channels
@@ -309,5 +310,5 @@ class Call:
 
     def forget_the_request(self) -> None:
         """Keep only what is needed to know a late reply, and to take it; to be called once it is closed."""
-        self.request = evolve(self.request, body=b"")
+        self.request = replace(self.request, body=b"")
         self.outgoing = self.timer = self._arrivals = None

@@ -12,14 +12,13 @@ from typing import Any, Final
 
 import msgspec
 import trio
-from attrs import field
 
 from scheduler.bus import Message, Subscription
 from scheduler.errors import BusError
 from scheduler.jetstream.answers import NO_HEADERS
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
-from scheduler.runtime.values import value
+from scheduler.runtime.values import Value
 
 BATCH: Final = 1000
 """Messages to ask for at a time."""
@@ -45,12 +44,13 @@ _OVER = ("Batch Completed", "Message Size Exceeds MaxBytes")
 log = Logger()
 
 
-@value
-class Delivered:
+class Delivered(Value, frozen=True):
     """A message of a stream, as a consumer delivers it."""
 
+    UNSHOWN = frozenset({"data"})
+
     subject: str
-    data: bytes = field(repr=False)
+    data: bytes
     headers: Mapping[str, str]
     sequence: int
     time: int

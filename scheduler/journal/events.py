@@ -11,24 +11,24 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
-from attrs import field, frozen
 
 from scheduler.definition.model import ATTEMPTS
-from scheduler.runtime.values import value
+from scheduler.runtime.values import Value
 
 Document: TypeAlias = Mapping[str, Any]
 """A JSON object, as a Python mapping."""
 
 
-@frozen
-class Accepted:
+class Accepted(Value, frozen=True):
     """Acceptance of the validated build: the scheduler is responsible for it from now on."""
 
-    document: Document = field(repr=False)
+    UNSHOWN = frozenset({"document", "key"})
+
+    document: Document
     """Build to be kept, whole; parts of it may be JSON text (`msgspec.Raw`)."""
     digest: str = ""
     """Digest of the content: tells whether a build that comes again under the same id is the same."""
-    key: str = field(default="", repr=False)
+    key: str = ""
     """Random text by which the next process recognises the tokens of reply subjects, and nobody else can; a
     secret. In the logs of earlier versions it is shorter, and stood in the subjects themselves."""
     templates: str = "all"
@@ -40,13 +40,14 @@ class Accepted:
     build's id is used again. Empty in the logs of versions that drew none."""
 
 
-@value
-class Started:
+class Started(Value, frozen=True):
     """Start of a component: its request is about to leave. This is persisted first (write-ahead)."""
+
+    UNSHOWN = frozenset({"raw"})
 
     component: str
     attempt: str
-    raw: bytes = field(repr=False)
+    raw: bytes
     """Change as submitted, as JSON, with its templates and its old ``_state``."""
     failed: int = 0
     """Number of attempts that failed before this one."""
@@ -57,22 +58,24 @@ class Started:
         return _kept(self.raw, "running", self.failed)
 
 
-@value
-class Sent:
+class Sent(Value, frozen=True):
     """Arrival of a started component's request at the broker: it is known to have left."""
+
+    UNCOMPARED = frozenset({"time"})
 
     component: str
     attempt: str
-    time: float | None = field(default=None, eq=False)
+    time: float | None = None
     """Time at which it left."""
 
 
-@value
-class Withdrawn:
+class Withdrawn(Value, frozen=True):
     """Withdrawal of a started component's request: it has not left, and never will."""
 
+    UNSHOWN = frozenset({"raw"})
+
     component: str
-    raw: bytes = field(repr=False)
+    raw: bytes
     """Change as submitted, as JSON."""
     failed: int = 0
     """Number of failed attempts."""
@@ -83,9 +86,11 @@ class Withdrawn:
         return _kept(self.raw, "waiting", self.failed)
 
 
-@value
-class Retrying:
+class Retrying(Value, frozen=True):
     """Failure of an attempt that is followed by another one."""
+
+    UNSHOWN = frozenset({"raw"})
+    UNCOMPARED = frozenset({"sent", "time"})
 
     component: str
     attempt: str
@@ -93,13 +98,13 @@ class Retrying:
     error: str
     pause: float
     """Seconds until the next attempt."""
-    raw: bytes = field(default=b"", repr=False)
+    raw: bytes = b""
     """Change as submitted, as JSON."""
     failed: int = 1
     """Number of failed attempts."""
-    sent: float | None = field(default=None, eq=False)
+    sent: float | None = None
     """Time at which the failed attempt left, where no earlier `Sent` told it."""
-    time: float | None = field(default=None, eq=False)
+    time: float | None = None
 
     @property
     def body(self) -> Document:
@@ -107,117 +112,115 @@ class Retrying:
         return _kept(self.raw, "waiting", self.failed)
 
 
-@value
-class Settled:
+class Settled(Value, frozen=True):
     """Final outcome of a component.
 
     ``upserts`` and ``deletes`` are its effect on the build's ``components``. They are to be persisted after
     the change itself, and before anything that depends on it starts.
     """
 
+    UNSHOWN = frozenset({"body", "upserts", "deletes"})
+    UNCOMPARED = frozenset({"sent", "time"})
+
     component: str
-    body: Document = field(repr=False)
+    body: Document
     """Change as it is to be kept, with its final ``_state``."""
-    upserts: tuple[Document, ...] = field(default=(), repr=False)
-    deletes: tuple[Document, ...] = field(default=(), repr=False)
-    sent: float | None = field(default=None, eq=False)
+    upserts: tuple[Document, ...] = ()
+    deletes: tuple[Document, ...] = ()
+    sent: float | None = None
     """Time at which its last attempt left, where no earlier `Sent` told it."""
-    time: float | None = field(default=None, eq=False)
+    time: float | None = None
 
 
-@frozen
-class Suspended:
+class Suspended(Value, frozen=True):
     """Outage of the broker, or of what keeps the log; recorded after it, together with `Resumed`."""
 
 
-@frozen
-class Resumed:
+class Resumed(Value, frozen=True):
     """End of an outage: the deadlines of what is in flight move by its length."""
 
+    UNCOMPARED = frozenset({"time"})
+
     seconds: float
-    time: float | None = field(default=None, eq=False)
+    time: float | None = None
 
 
-@frozen
-class Finished:
+class Finished(Value, frozen=True):
     """End of the run: nothing is in flight, and nothing more will start."""
 
     error: str | None
     """First cause; None where every change is completed."""
 
 
-@frozen
-class Reported:
+class Reported(Value, frozen=True):
     """Publication of the report: nothing is left to be done."""
 
     run: int
 
 
-@frozen
-class Loading:
+class Loading(Value, frozen=True):
     """Intention of a process to take the build up. If the process dies of that, this is its last event."""
 
 
-@frozen
-class Rekeyed:
+class Rekeyed(Value, frozen=True):
     """Change of the key of reply subjects: the previous one was not secret."""
 
-    key: str = field(repr=False)
+    UNSHOWN = frozenset({"key"})
+
+    key: str
 
 
-@frozen
-class Released:
+class Released(Value, frozen=True):
     """Discharge of all earlier loadings: they did no harm, or an operator wants another one."""
 
 
-@frozen
-class Cancelled:
+class Cancelled(Value, frozen=True):
     """Cancellation by an operator: nothing new is sent."""
 
     cause: str
     """Error that is reported for the build."""
 
 
-@frozen
-class Paused:
+class Paused(Value, frozen=True):
     """Pause by an operator: nothing new is sent for now."""
 
-    time: float | None = field(default=None, eq=False)
+    UNCOMPARED = frozenset({"time"})
+
+    time: float | None = None
 
 
-@frozen
-class Unpaused:
+class Unpaused(Value, frozen=True):
     """End of a pause."""
 
-    time: float | None = field(default=None, eq=False)
+    UNCOMPARED = frozenset({"time"})
+
+    time: float | None = None
 
 
-@frozen
-class Retried:
+class Retried(Value, frozen=True):
     """Retry of failed components by an operator; after the end of the build, in a new run."""
 
     components: tuple[str, ...]
     run: int
 
 
-@frozen
-class Supplied:
+class Supplied(Value, frozen=True):
     """Output that an operator supplies: the component completes with it, and is not sent (again)."""
 
+    UNSHOWN = frozenset({"output"})
+
     component: str
-    output: Document = field(repr=False)
+    output: Document
 
 
-@frozen
-class Extended:
+class Extended(Value, frozen=True):
     """Extension by an operator of the deadline of a component in flight."""
 
     component: str
     seconds: float
 
 
-@frozen
-class Limited:
+class Limited(Value, frozen=True):
     """Replacement of the build's own limits."""
 
     limits: Mapping[str, int | str]

@@ -8,7 +8,7 @@ only `complete`, `keep` and `reopen` do.
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.keys import without_mistakable
@@ -133,7 +133,7 @@ class Ledger:
             document for document in settled.deletes if document["_component_id"] in self.existing
         )
         self.complete(vertex, settled)
-        return evolve(settled, upserts=upserts, deletes=deletes) if upserts or deletes else None
+        return replace(settled, upserts=upserts, deletes=deletes) if upserts or deletes else None
 
     def identified(
         self, vertex: Vertex, body: Mapping[str, Any], state: State, *, type_: str, provider: str
@@ -174,4 +174,4 @@ class Ledger:
                     f"the reply's components[{position}]._component_id is longer than "
                     f"max_id_bytes {self._limits.max_id_bytes}"
                 )
-        return Outcome(completed=True, body=dict(body))
+        return Outcome(True, dict(body))

@@ -4,13 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from attrs import field
 
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import State
 from scheduler.definition.strictjson import decode, encode, kind, refusal
 from scheduler.errors import InvalidJSON
-from scheduler.runtime.values import value
+from scheduler.runtime.values import Value
 from scheduler.text import CUT
 
 LONGEST_PAUSE = 86_400.0
@@ -18,12 +17,13 @@ LONGEST_PAUSE = 86_400.0
 UNEXPLAINED = "the connector reported an error and did not say why"
 
 
-@value
-class Outcome:
+class Outcome(Value, frozen=True):
     """The end of an attempt."""
 
+    UNSHOWN = frozenset({"body"})
+
     completed: bool
-    body: dict[str, Any] | None = field(default=None, repr=False)
+    body: dict[str, Any] | None = None
     """Component as the connector returned it; None where nothing of it can be kept."""
     error: str | None = None
     """Reason of the failure; None for a success."""
@@ -81,7 +81,7 @@ def read_reply(
             retry_after=_seconds(value.get("retry_after")),
         )
     if suffix == "done" or state == State.COMPLETED:
-        return Outcome(completed=True, body=value)
+        return Outcome(True, value)
     return None
 
 

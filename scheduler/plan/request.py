@@ -1,16 +1,15 @@
 """A request for one component, as a plan hands it to the walk."""
 
-from attrs import field
-
 from scheduler.definition.graph import Vertex
 from scheduler.definition.rules import Retry
 from scheduler.journal.events import Started
-from scheduler.runtime.values import value
+from scheduler.runtime.values import Value
 
 
-@value
-class Request:
+class Request(Value, frozen=True):
     """The request for one component."""
+
+    UNSHOWN = frozenset({"body", "started"})
 
     vertex: Vertex
     build: str
@@ -25,8 +24,8 @@ class Request:
     """Timeout in seconds, where the component names one."""
     retry: Retry
     """Rule for what follows a failure."""
-    body: bytes = field(repr=False)
-    started: Started = field(repr=False)
+    body: bytes
+    started: Started
     """Event to be persisted before the request leaves."""
     mark: str = ""
     """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""

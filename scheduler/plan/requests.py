@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from attrs import evolve
+from msgspec.structs import replace
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action, State
@@ -277,8 +277,8 @@ class Requests:
         self._secrets.add(self.identified(request, outcome.body, State.COMPLETED), at_once=None)
         if self._build.changes[request.vertex].action is Action.FIND:
             # The found elements become components.
-            return evolve(outcome, searched=True)
-        return evolve(outcome, body=packed(outcome.body), searched=True)
+            return replace(outcome, searched=True)
+        return replace(outcome, body=packed(outcome.body), searched=True)
 
     def look_at(self, request: Request, outcome: Outcome) -> tuple[Outcome, dict[str, Any] | None]:
         """Learn the secrets of a reply.

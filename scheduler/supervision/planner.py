@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from attrs import evolve
+from msgspec.structs import replace
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
@@ -90,7 +90,7 @@ class Planner:
     def _accepted(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
         plan = self.make(prepared, mark=mark)
         accepted = accepted_of(plan)
-        return plan, evolve(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
+        return plan, replace(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 
     async def render(self, plan: Plan, vertex: Vertex) -> None:
         """Render a component that takes long, beside the loop (`scheduler.walk.rendering`)."""

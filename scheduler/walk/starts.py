@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 import trio
-from attrs import evolve
+from msgspec.structs import replace
 
 from scheduler.definition.model import Resend
 from scheduler.dispatch.call import Call
@@ -208,7 +208,7 @@ class Starts:
         if request.retry.total is None:
             return request
         left = passed + max(_LEAST_TIME, run.first_sent + request.retry.total - now)
-        return evolve(request, timeout=min(left, self._connectors.seconds(request)))
+        return replace(request, timeout=min(left, self._connectors.seconds(request)))
 
     @property
     def wait_for_the_store(self) -> bool:

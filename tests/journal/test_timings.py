@@ -8,6 +8,7 @@ from typing import Any
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from support.builds import Document, build, change, prepare
 from support.fake_bus import FakeBus
 from support.logs import NOW, fold, record, reread, settled
@@ -61,7 +62,7 @@ def recall(document: Document, log: Iterable[tuple[float, Event]], late: float =
     for at, one in reversed(list(log)):
         timed = bool(late) and type(one) in TIMED
         until = min(at + late, until) if timed else at
-        event = evolve(one, time=SECONDS + at) if timed else one
+        event = replace(one, time=SECONDS + at) if timed else one
         records.insert(0, record(0, event, at=NOW + round(until * 1_000)))
     records.insert(0, record(0, accepted_of(plan), at=NOW))
     records = [evolve(one, n=n) for n, one in enumerate(records, 1)]
@@ -105,9 +106,9 @@ def test_what_was_written_late_happened_when_it_says() -> None:
         record(1, accepted_of(Plan(prepare(PAIR))), at=NOW),
         record(2, started("a"), at=NOW + 1_000),
         record(3, Sent("a", "b-1/a/1", time=SECONDS + 1.01), at=NOW + 1_250),
-        record(4, evolve(settled("a"), time=SECONDS + 4.0), started("b"), at=NOW + 9_000),
+        record(4, replace(settled("a"), time=SECONDS + 4.0), started("b"), at=NOW + 9_000),
         # It went out again; what counts is the first copy.
-        record(5, evolve(settled("b"), sent=SECONDS + 9.02, time=SECONDS + 9.05), at=NOW + 9_060),
+        record(5, replace(settled("b"), sent=SECONDS + 9.02, time=SECONDS + 9.05), at=NOW + 9_060),
     ]
     plan = Plan(prepare(PAIR))
     timings = Timings.of_history(plan.build, plan.graph, fold(reread(written)), lambda: SECONDS)
@@ -120,7 +121,7 @@ def test_a_copy_of_a_request_does_not_move_when_it_left() -> None:
         (1, started("a")),
         (2, Sent("a", "b-1/a/1")),
         (7, Sent("a", "b-1/a/1")),
-        (8, evolve(settled("a"), sent=SECONDS + 7)),
+        (8, replace(settled("a"), sent=SECONDS + 7)),
     ]
     assert times(recall(PAIR, log), 1) == [(0, 2, 8)]
 
@@ -278,7 +279,7 @@ class Live:
 
     def settle(self, step: Event) -> None:
         if isinstance(step, Settled | Retrying):
-            step = evolve(step, sent=self.track.timings.sent(self.plan.graph.index[step.component]))
+            step = replace(step, sent=self.track.timings.sent(self.plan.graph.index[step.component]))
         self.keep(step)
         if isinstance(step, Settled):
             vertex = self.plan.graph.index[step.component]

@@ -13,6 +13,7 @@ from unittest import mock
 
 import trio
 from attrs import evolve
+from msgspec.structs import replace
 
 import scheduler.stores.appender
 import scheduler.supervision.reader
@@ -354,7 +355,7 @@ def _one_id_for_all_attempts() -> list[Patch]:
     def same(requests: Requests, vertex: int) -> Request:
         request = make(requests, vertex)
         attempt = f"{request.build}/{request.component}/1{request.mark}"
-        return evolve(request, attempt=attempt, started=evolve(request.started, attempt=attempt))
+        return replace(request, attempt=attempt, started=replace(request.started, attempt=attempt))
 
     return [(Requests, "make", same)]
 
@@ -374,7 +375,7 @@ def _retried_against_advice() -> list[Patch]:
     again = AttemptCounts.again
 
     def deaf(attempts: AttemptCounts, vertex: int, rule: Retry, outcome: Outcome, *args: Any) -> Again | str:
-        return again(attempts, vertex, rule, evolve(outcome, retryable=True, retry_after=None), *args)
+        return again(attempts, vertex, rule, replace(outcome, retryable=True, retry_after=None), *args)
 
     return [(AttemptCounts, "again", deaf)]
 

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 import trio
-from attrs import define, evolve
+from attrs import define
+from msgspec.structs import replace
 from support.accepting import accept, start
 from support.durable import LOGS, Broker, Fate, flat, log_of, open_store, until, wall_clock
 from support.fake_jetstream import UNAVAILABLE
@@ -562,7 +563,7 @@ async def test_a_history_has_what_was_put_elsewhere(autojump_clock: MockClock, b
         assert flat(broker.told()).count("elsewhere") == 2
         history = await store.logs.history(log_of("b1"))
         [outcome] = [step for step in history.steps if step == settle("b", 30_000)]
-        assert encode_event(evolve(outcome, time=None)) == encode_event(settle("b", 30_000))
+        assert encode_event(replace(outcome, time=None)) == encode_event(settle("b", 30_000))
         assert history.accepted is not None
         assert len(bytes(history.accepted.document["x"])) == 20_002
         assert [type(step).__name__ for step in history.steps[-2:]] == ["Settled", "Settled"]

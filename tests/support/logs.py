@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from attrs import evolve
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from scheduler.definition.strictjson import decode, encode
 from scheduler.journal.events import (
@@ -99,15 +99,15 @@ def kept(event: Event | Elsewhere) -> Event | Elsewhere:
     """Return the logged form of an event without JSON text, so that it can be compared."""
     match event:
         case Accepted():
-            return evolve(event, document=decode(encode(event.document)))
+            return replace(event, document=decode(encode(event.document)))
         case Started():
-            return evolve(event, raw=b"", failed=0)
+            return replace(event, raw=b"", failed=0)
         case Withdrawn():
-            return evolve(event, raw=b"", failed=0)
+            return replace(event, raw=b"", failed=0)
         case Retrying():
-            return evolve(event, raw=b"", failed=1)
+            return replace(event, raw=b"", failed=1)
         case Settled():
-            return evolve(event, upserts=(), deletes=())
+            return replace(event, upserts=(), deletes=())
     return event
 
 

@@ -10,14 +10,13 @@ from scheduler.definition.strictjson import Raw, encode
 from scheduler.journal.events import Event
 from scheduler.journal.records.strict import left, read, strange_field
 from scheduler.journal.records.wire import Elsewhere, read_event
-from scheduler.runtime.values import value
+from scheduler.runtime.values import Value
 
 VERSION = 1
 """Version of the format that is written here."""
 
 
-@value
-class Position:
+class Position(Value, frozen=True):
     """Place in the streams of replies up to which everything was seen."""
 
     sequence: int = 0

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeAlias
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import frozen
+from msgspec.structs import replace
 
 from scheduler.definition.strictjson import Raw, encode, list_chunks
 from scheduler.journal.events import (
@@ -274,7 +275,7 @@ def encode_event(event: Event | Elsewhere, time: float | None = None, sent: floa
 
 def accepted_chunks(event: Accepted) -> Iterator[bytes]:
     """Yield the JSON of `encode_event` in pieces, each made within milliseconds for any build."""
-    yield encode_event(evolve(event, document={})).removesuffix(b"{}}")
+    yield encode_event(replace(event, document={})).removesuffix(b"{}}")
     yield from document_chunks(event.document)
     yield b"}"
 
