@@ -6,7 +6,7 @@ message into a memory channel (``send_nowait``), or set an event.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import NewType, Protocol, TypeAlias
 
 from scheduler.errors import MessageTooLarge
 
@@ -62,6 +62,8 @@ class Message:
 
 Headers: TypeAlias = Mapping[str, str] | None
 """Headers of a message."""
+HeaderBlock = NewType("HeaderBlock", bytes)
+"""Headers as they are sent, made by `scheduler.bus.subjects.HeaderForm`."""
 Handler: TypeAlias = Callable[[Message], None]
 
 
@@ -110,7 +112,7 @@ class Bus(Protocol):
         """Number of connections that were established so far: it grows with every reconnect."""
 
     def publish(
-        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | HeaderBlock = None
     ) -> Outgoing:
         """Queue a message to be published; synchronous, never blocks.
 

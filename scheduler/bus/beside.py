@@ -8,12 +8,12 @@ While the connection is away, the first one has its subscriptions. For a moment 
 queue groups only, whose members share the messages.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
 
-from scheduler.bus import Handler, Outgoing, Subscription
+from scheduler.bus import Handler, HeaderBlock, Headers, Outgoing, Subscription
 from scheduler.bus.companion import Companion
 from scheduler.bus.endpoint import Interest
 from scheduler.bus.guards import TURN
@@ -56,7 +56,7 @@ class BesideBus(Companion):
     # The port, where it differs.
 
     def publish(
-        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | HeaderBlock = None
     ) -> Outgoing:
         """Publish as in the port; on the first connection while this one is away."""
         if self.connected:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from scheduler.bus import Handler, Message, Outgoing, Subscription
+from scheduler.bus import Handler, HeaderBlock, Headers, Message, Outgoing, Subscription
 from scheduler.bus.inbox import Inbox
 from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
 from scheduler.bus.outbox import Barrier, Outbox
@@ -96,7 +96,7 @@ class Endpoint(ABC):
         return len(self.outbox)
 
     def publish(
-        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | HeaderBlock = None
     ) -> Outgoing:
         """Publish as in the port."""
         if self._closed:

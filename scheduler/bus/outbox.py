@@ -7,6 +7,7 @@ that was taken out has left, once, and never comes back.
 from collections import deque
 from collections.abc import Callable, Iterable
 
+import msgspec
 import trio
 
 from scheduler.bus.options import MAX_BYTES, MAX_MESSAGES
@@ -16,24 +17,21 @@ from scheduler.errors import BusFull, MessageTooLarge
 _MAX_WITHDRAWN = 1024
 
 
-class Queued:
+class Queued(msgspec.Struct, eq=False):
     """A message on its way out, as returned by ``Bus.publish``."""
 
-    __slots__ = ("_outbox", "data", "generation", "head", "refused", "size", "subject", "withdrawn")
-
-    def __init__(self, outbox: "Outbox", subject: str, head: bytes, data: bytes, size: int) -> None:
-        self._outbox: Outbox | None = outbox
-        self.subject = subject
-        self.head = head
-        """Control line and headers."""
-        self.data = data
-        self.size = size
-        """Bytes that count towards ``max_payload``."""
-        self.withdrawn = False
-        self.refused: MessageTooLarge | None = None
-        """Reason why it was dropped when it was to be given to a connection."""
-        self.generation = 0
-        """Number of the connection that it was given to; 0 before that."""
+    _outbox: "Outbox | None"
+    subject: str
+    head: bytes
+    """Control line and headers."""
+    data: bytes
+    size: int
+    """Bytes that count towards ``max_payload``."""
+    withdrawn: bool = False
+    refused: MessageTooLarge | None = None
+    """Reason why it was dropped when it was to be given to a connection."""
+    generation: int = 0
+    """Number of the connection that it was given to; 0 before that."""
 
     def withdraw(self) -> bool:
         """Take the message back: True if it has not left and never will. Idempotent."""

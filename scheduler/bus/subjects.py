@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from scheduler.bus import HeaderBlock, Headers
+from scheduler.definition.subjects import HeaderValue
 from scheduler.errors import InvalidSubject, MessageTooLarge
 
 MAX_SUBJECT_BYTES = 512
@@ -124,8 +126,26 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     raise InvalidSubject(f"the value of header {wrong[0]!r} is not printable ASCII; percent-encode it")
 
 
+class HeaderForm:
+    """Header blocks with the same keys, which are checked once; values were checked where they come from.
+
+    Args:
+        keys: keys of the headers.
+
+    Raises:
+        InvalidSubject: a key is not a token of RFC 7230.
+    """
+
+    def __init__(self, *keys: str) -> None:
+        self._form, _ = _header_form(keys)
+
+    def filled(self, *values: HeaderValue) -> HeaderBlock:
+        """Return the block with a value for each key."""
+        return HeaderBlock((self._form % values).encode())
+
+
 def compose(
-    subject: str, data: bytes, reply: str, headers: Mapping[str, str] | None, max_payload: int
+    subject: str, data: bytes, reply: str, headers: Headers | HeaderBlock, max_payload: int
 ) -> tuple[bytes, int]:
     """Check a message; return its bytes before the payload, and its size for ``max_payload``.
 
@@ -144,7 +164,7 @@ def compose(
         if size > max_payload:
             raise MessageTooLarge(f"a message on {subject!r}", size, max_payload)
         return b"PUB %b %d\r\n" % (to, size), size
-    block = encode_headers(headers)
+    block = headers if isinstance(headers, bytes) else encode_headers(headers)
     size += len(block)
     if size > max_payload:
         raise MessageTooLarge(f"a message on {subject!r} with its headers", size, max_payload)

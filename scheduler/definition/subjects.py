@@ -7,7 +7,7 @@ the broker's own interface.
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Final, NewType
 from urllib.parse import quote
 
 from scheduler.errors import TemplateError
@@ -115,8 +115,12 @@ def may_be_answered(reply: str) -> bool:
     return not (len(tokens) == _REQUEST_TOKENS and tokens[1] in _VERBS)
 
 
-def attempt_header(attempt: str) -> str:
+HeaderValue = NewType("HeaderValue", str)
+"""Text that may stand in a header as it is: printable ASCII."""
+
+
+def attempt_header(attempt: str) -> HeaderValue:
     """Return an attempt id as a header value: percent-encoded where it is not printable ASCII."""
     if attempt.isascii() and attempt.isprintable():
-        return attempt
-    return quote(attempt, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+        return HeaderValue(attempt)
+    return HeaderValue(quote(attempt, safe=" !\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"))

@@ -8,7 +8,8 @@ from typing import Final, TypeAlias
 import trio
 
 from scheduler.bus import Bus
-from scheduler.definition.subjects import attempt_header
+from scheduler.bus.subjects import HeaderForm
+from scheduler.definition.subjects import HeaderValue, attempt_header
 from scheduler.dispatch.call import Call, Signal
 from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
@@ -21,6 +22,7 @@ from scheduler.plan.outcome import Outcome, failure
 
 KEY: Final = "Scheduler-Component-Key"
 """Header that is the same over all attempts of a component."""
+_HEADERS: Final = HeaderForm("Nats-Msg-Id", KEY)
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE: Final = 2.0
@@ -95,13 +97,13 @@ class Sending:
         key = request.key
         shown = attempt_header(key)
         # The two have the same texts in them.
-        attempt = request.attempt if shown == key else attempt_header(request.attempt)
+        attempt = HeaderValue(request.attempt) if shown == key else attempt_header(request.attempt)
         try:
             call.outgoing = self._bus.publish(
                 request.subject,
                 request.body,
                 reply=call.reply,
-                headers={"Nats-Msg-Id": attempt, KEY: shown},
+                headers=_HEADERS.filled(attempt, shown),
             )
         except BusError as error:
             call.deliver(_refused(error))

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 
+import msgspec
 import trio
 
 from scheduler.bus import Bus
@@ -22,17 +23,14 @@ def _nothing() -> None:
     """Stand in for the callback of a timer that has ended, which keeps nothing alive then."""
 
 
-class Timer:
+class Timer(msgspec.Struct, eq=False):
     """Deadline; made by `Timers.start`."""
 
-    __slots__ = ("cancelled", "due", "expire")
-
-    def __init__(self, expire: Callable[[], None], due: float) -> None:
-        self.expire = expire
-        self.due = due
-        """Time at which it expires, by `Timers.now`, in seconds."""
-        self.cancelled = False
-        """Whether it will not expire any more: it was cancelled, or it has."""
+    expire: Callable[[], None]
+    due: float
+    """Time at which it expires, by `Timers.now`, in seconds."""
+    cancelled: bool = False
+    """Whether it will not expire any more: it was cancelled, or it has."""
 
 
 def _expire(timer: Timer) -> None:
@@ -63,6 +61,8 @@ class Timers:
         self._bus = bus
         self._available = available
         self._on_resumed = on_resumed
+        # `trio.current_time` looks the clock up each time.
+        self._clock = trio.lowlevel.current_clock().current_time
         self._heap: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
         self._number = count()
@@ -78,9 +78,10 @@ class Timers:
         """Call ``expire`` once, ``seconds`` from now; it must not block or raise."""
         due = self.now() + seconds
         timer = Timer(expire, due)
-        if not self._heap or due < self._heap[0][0]:
+        heap = self._heap
+        if not heap or due < heap[0][0]:
             self._wake.set()
-        heapq.heappush(self._heap, (due, next(self._number), timer))
+        heapq.heappush(heap, (due, next(self._number), timer))
         return timer
 
     def cancel(self, timer: Timer) -> None:
@@ -97,9 +98,10 @@ class Timers:
 
     def now(self) -> float:
         """Return the seconds during which the broker was there, since the first look."""
-        now = trio.current_time()
+        now = self._clock()
         if self._up:
-            self._passed += min(now - self._seen, _LONGEST_LOOK)
+            passed = now - self._seen
+            self._passed += min(_LONGEST_LOOK, passed)
         self._seen = now
         return self._passed
 

@@ -1,6 +1,6 @@
 """The same small build again and again, disturbed at every single step that it has."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -14,7 +14,7 @@ from support.walks import Run
 from trio.abc import Instrument
 from trio.testing import MockClock
 
-from scheduler.bus import Outgoing
+from scheduler.bus import HeaderBlock, Headers, Outgoing
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import BusFull, InvalidSubject, StoreError
 from scheduler.journal.events import Event
@@ -226,7 +226,7 @@ class FailingBus(FakeBus):
         self.error = error
 
     def publish(
-        self, subject: str, data: bytes, *, reply: str = "", headers: Mapping[str, str] | None = None
+        self, subject: str, data: bytes, *, reply: str = "", headers: Headers | HeaderBlock = None
     ) -> Outgoing:
         self.count += 1
         if self.count == self.at:
