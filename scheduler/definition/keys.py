@@ -7,6 +7,7 @@ would read ``_State`` as the same field.
 from collections.abc import Mapping
 from typing import Any
 
+from scheduler.definition.model import SETTINGS
 from scheduler.errors import Problem
 
 _OURS = frozenset({"service", "_component_id", "_component", "_action", "_provider", "_state"})
@@ -14,6 +15,8 @@ _LONGEST_KEPT = 128
 _MOST_KEPT = 8_192
 _harmless: set[str] = set()
 """Keys that were looked at and are not mistakable: the same few stand in every component."""
+_connectors: set[str] = set()
+"""Keys that are not settings either: a connector may return them."""
 
 
 def mistakable(place: str, component: Mapping[str, Any]) -> list[Problem]:
@@ -37,6 +40,18 @@ def without_mistakable(component: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a connector's component without mistakable keys; 0.2 us if there are none."""
     wrong = _mistaken(component)
     return {key: value for key, value in component.items() if key not in wrong} if wrong else component
+
+
+def from_connector(component: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a connector's component without mistakable keys, and without settings, which are not its own."""
+    # One look for both, as nearly all keys are known.
+    if _connectors.issuperset(component):
+        return component
+    kept = {key: value for key, value in without_mistakable(component).items() if key not in SETTINGS}
+    if len(_connectors) + len(kept) > _MOST_KEPT:
+        _connectors.clear()
+    _connectors.update([key for key in kept if key in _harmless][:_MOST_KEPT])
+    return kept
 
 
 def _mistaken(component: Mapping[str, Any]) -> list[str]:

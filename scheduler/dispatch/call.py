@@ -18,6 +18,7 @@ from attrs import frozen
 from msgspec.structs import replace
 
 from scheduler.bus import Outgoing
+from scheduler.definition.reply_subjects import ADDRESS
 from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.timers import Timer
 from scheduler.journal.records import Position
@@ -88,6 +89,7 @@ class Call:
         "_arrivals",
         "_channel",
         "_exchange",
+        "address",
         "after",
         "answer",
         "backing_off",
@@ -118,6 +120,8 @@ class Call:
         """Last word of its reply subject: secret, and this attempt's alone."""
         self.reply = f"{exchange.replies}{request.provider}.{token}"
         """Subject on which this process hears the reply to it alone."""
+        self.address = self.reply[ADDRESS]
+        """Part of that subject which is the same under each owner's name."""
         self.since = since
         """Connection of the bus when it was registered."""
 
@@ -227,7 +231,9 @@ class Call:
                 return False
             self._channel.replace(answer)
         if answer is not Signal.NOBODY:
-            self.end(answer)
+            self.answer = answer
+            if self._arrivals is not None:
+                self._arrivals.append(self)
         return True
 
     def end(self, answer: Outcome | Signal) -> None:

@@ -18,7 +18,7 @@ _MOST: Final = 500
 class OnePlace(Generic[T]):
     """A memory channel with one place, for one task that receives."""
 
-    __slots__ = ("_holds", "_receive", "_send", "_spoiled", "_waits", "receiving")
+    __slots__ = ("_receive", "_send", "_spoiled", "_waits", "holds", "receiving")
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[T](1)
@@ -26,7 +26,7 @@ class OnePlace(Generic[T]):
         """Whether the task is in `receive`, also where its item was handed to it and it did not run since."""
         self._waits = False
         """Whether the task waits, and nothing was handed to it."""
-        self._holds = False
+        self.holds = False
         """Whether something lies in it; wrong only where a wait was cut off in the same moment."""
         self._spoiled = False
         """Whether a wait was cut off."""
@@ -38,7 +38,7 @@ class OnePlace(Generic[T]):
             trio.WouldBlock: something lies there.
         """
         self._send.send_nowait(item)
-        self._holds = not self._waits
+        self.holds = not self._waits
         self._waits = False
 
     def replace(self, item: T) -> None:
@@ -50,10 +50,10 @@ class OnePlace(Generic[T]):
         """Await the next item."""
         self.receiving = True
         try:
-            if self._holds:
+            if self.holds:
                 await trio.lowlevel.checkpoint_if_cancelled()
                 item = self._receive.receive_nowait()
-                self._holds = False
+                self.holds = False
                 await trio.lowlevel.cancel_shielded_checkpoint()
                 return item
             self._waits = True
@@ -71,9 +71,8 @@ class OnePlace(Generic[T]):
 
     def empty(self) -> None:
         """Drop what lies in it."""
-        if self._holds:
-            self._receive.receive_nowait()
-            self._holds = False
+        self._receive.receive_nowait()
+        self.holds = False
 
     def close(self) -> None:
         """Use it no more: a task that waits gets an error."""
@@ -93,7 +92,8 @@ class Channels(Generic[T]):
     def give_back(self, channel: OnePlace[T]) -> None:
         """Keep a channel for later, or close it; nothing refers to it any more."""
         if channel.reusable and len(self._kept) < _MOST:
-            channel.empty()
+            if channel.holds:
+                channel.empty()
             self._kept.append(channel)
         else:
             channel.close()

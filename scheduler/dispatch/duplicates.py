@@ -22,7 +22,7 @@ class DuplicateFilter(Generic[_K]):
         clock: seconds, of any origin; needed where there is a ``patience``.
     """
 
-    __slots__ = ("_clock", "_expected", "_most", "_patience")
+    __slots__ = ("_clock", "_most", "_patience", "expected")
 
     def __init__(
         self, most: int, *, patience: float = math.inf, clock: Callable[[], float] = _timeless
@@ -30,25 +30,21 @@ class DuplicateFilter(Generic[_K]):
         self._most = most
         self._patience = patience
         self._clock = clock
-        self._expected: OrderedDict[_K, tuple[int, float]] = OrderedDict()
+        self.expected: OrderedDict[_K, tuple[int, float]] = OrderedDict()
         """Number of copies by key, and since when the last of them is expected."""
-
-    def __bool__(self) -> bool:
-        """Whether anything is expected."""
-        return bool(self._expected)
 
     def expect(self, key: _K) -> None:
         """Expect one more copy."""
         now = self._clock()
-        copies, _ = self._expected.pop(key, (0, 0.0))
-        self._expected[key] = copies + 1, now
-        _, since = next(iter(self._expected.values()))
-        if now - since > self._patience or len(self._expected) > self._most:
-            self._expected.popitem(last=False)
+        copies, _ = self.expected.pop(key, (0, 0.0))
+        self.expected[key] = copies + 1, now
+        _, since = next(iter(self.expected.values()))
+        if now - since > self._patience or len(self.expected) > self._most:
+            self.expected.popitem(last=False)
 
     def take(self, key: _K) -> bool:
         """Return whether a copy was expected; that one is expected no more."""
-        copies, since = self._expected.pop(key, (0, 0.0))
+        copies, since = self.expected.pop(key, (0, 0.0))
         if copies > 1:
-            self._expected[key] = copies - 1, since
+            self.expected[key] = copies - 1, since
         return copies > 0 and self._clock() - since < self._patience

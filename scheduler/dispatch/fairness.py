@@ -8,7 +8,7 @@ turns, and so do the builds of a sender: thousands of builds of one sender do no
 
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
@@ -24,8 +24,8 @@ _MOST = 10_000
 """Replies of one build that wait for its turn, at most."""
 
 
-_Job: TypeAlias = tuple[Callable[[], None], Callable[[], Awaitable[None]] | None, int]
-"""Callback; preparation that is awaited before it; weight, in small replies."""
+_Job: TypeAlias = tuple[Callable[..., None], tuple[Any, ...], Callable[[], Awaitable[None]] | None, int]
+"""Callback; its arguments; preparation that is awaited before it; weight, in small replies."""
 
 
 class FairDispatcher:
@@ -63,9 +63,9 @@ class FairDispatcher:
     def take(
         self,
         build: str,
-        job: Callable[[], None],
+        job: Callable[..., None],
+        *args: Any,
         prepare: Callable[[], Awaitable[None]] | None = None,
-        *,
         weight: int = 1,
     ) -> bool:
         """Call ``job`` now or soon, in the order of asking within a build; it must not block.
@@ -73,6 +73,7 @@ class FairDispatcher:
         Args:
             build: id of the build whose turn it takes.
             job: callback.
+            args: its arguments.
             prepare: slow part of it, to be awaited first; other builds do not wait for that.
             weight: number of small replies that it counts as.
 
@@ -82,20 +83,20 @@ class FairDispatcher:
         queue = self._queues.get(build)
         if queue is None and self._left > 0 and prepare is None:
             self._left -= weight
-            self._do(job)
+            self._do(job, args)
             if self._left <= _FEW:
                 self._wake.set()
             return False
         if queue is None:
-            self._queues[build] = deque([(job, prepare, weight)])
+            self._queues[build] = deque([(job, args, prepare, weight)])
             self._enter(build)
             waits = True
         elif len(queue) < _MOST:
-            queue.append((job, prepare, weight))
+            queue.append((job, args, prepare, weight))
             waits = True
         else:
             # More than can be in flight: most of them are duplicates, which cost nothing.
-            self._do(job)
+            self._do(job, args)
             waits = False
         self._wake.set()
         return waits
@@ -139,14 +140,14 @@ class FairDispatcher:
     def _serve(self, nursery: trio.Nursery, build: str, most: int) -> None:
         queue = self._queues[build]
         while queue and most > 0:
-            job, prepare, weight = queue[0]
+            job, args, prepare, weight = queue[0]
             if prepare is not None:
                 nursery.start_soon(self._prepare, build, prepare)
                 return
             queue.popleft()
             most -= weight
             self._left -= weight
-            self._do(job)
+            self._do(job, args)
         if queue:
             self._enter(build)
         else:
@@ -158,14 +159,14 @@ class FairDispatcher:
         except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
             self._log.exception("a reply could not be read")
         queue = self._queues[build]
-        job, _, weight = queue[0]
-        queue[0] = job, None, weight
+        job, args, _, weight = queue[0]
+        queue[0] = job, args, None, weight
         self._enter(build)
         self._wake.set()
 
-    def _do(self, job: Callable[[], None]) -> None:
+    def _do(self, job: Callable[..., None], args: tuple[Any, ...]) -> None:
         try:
-            job()
+            job(*args)
         except Exception:  # noqa: BLE001 - logged, and it must cost no other reply
             # As in the bus: here an exception would end the work on all replies.
             self._log.exception("a reply could not be handled")

@@ -3,8 +3,6 @@
 `scheduler.dispatch.router` decides, and explains, what counts.
 """
 
-from functools import partial
-
 from scheduler.bus import Message
 from scheduler.definition.reply_subjects import REPLY
 from scheduler.dispatch.call import Call, Signal
@@ -46,7 +44,7 @@ class Receiving:
             call = router.route_own(message)
         if call is None:
             return
-        if self._reader.in_turn(call, message, suffix, partial(self._deliver, call, message, suffix)):
+        if self._reader.in_turn(self._deliver, call, message, suffix):
             router.await_turn(call, message, suffix)
 
     def redeliver(self, stray: Stray) -> bool:
@@ -80,8 +78,7 @@ class Receiving:
         if call.answered and not call.closed:
             call.held.append(at)
         else:
-            job = partial(self._deliver_captured, call, message, suffix, at)
-            self._reader.in_turn(call, message, suffix, job)
+            self._reader.in_turn(self._deliver_captured, call, message, suffix, at)
 
     def _deliver_captured(
         self,

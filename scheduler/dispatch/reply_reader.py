@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -100,24 +101,27 @@ class ReplyReader:
         """Stop counting the replies to a build, which is not held any more. Idempotent."""
         del self._bytes_of[build]
 
-    def in_turn(self, call: Call, message: Message, suffix: str | None, job: Callable[..., None]) -> bool:
+    def in_turn(
+        self, job: Callable[..., None], call: Call, message: Message, suffix: str | None, *more: Any
+    ) -> bool:
         """Give a reply its turn; a large one is read beside the loop when that comes.
 
         Args:
+            job: callback that delivers it; called with all that follows, and ``large`` where it was read.
             call: call that it may answer.
             message: the reply.
             suffix: last word of the shared subject that it came in on; None on a reply subject.
-            job: callback that delivers it; gets a ``large`` one that was read.
+            more: further arguments of the callback.
 
         Returns:
             Whether its turn is yet to come.
         """
-        build = call.request.build
-        if len(message.data) <= READ_HERE:
-            return self._dispatcher.take(build, job, weight=1 + len(message.data) // _SMALL)
-        size = len(message.data)
+        build, size = call.request.build, len(message.data)
+        if size <= READ_HERE:
+            weight = 1 + size // _SMALL
+            return self._dispatcher.take(build, job, call, message, suffix, *more, weight=weight)
         if self._unread + size > _MOST_UNREAD:
-            job()
+            job(call, message, suffix, *more)
             return False
         kept = size
         first = self._large.setdefault((call, suffix), message.data)
@@ -141,9 +145,9 @@ class ReplyReader:
         def deliver() -> None:
             self._unread -= kept
             self._large.pop((call, suffix), None)
-            job(large=large)
+            job(call, message, suffix, *more, large=large)
 
-        return self._dispatcher.take(build, deliver, prepare)
+        return self._dispatcher.take(build, deliver, prepare=prepare)
 
     def took(self, build: str, message: Message) -> None:
         """Count the bytes of a reply that has answered a call; a large one was counted before."""

@@ -105,14 +105,14 @@ class Router:
 
     def add(self, call: Call) -> None:
         """Register a call, so that its replies find it."""
-        self.by_token[call.reply[ADDRESS]] = call
+        self.by_token[call.address] = call
         self.by_component[call.request.build, call.request.component] = call
         if call.inherited is not None and call.inherited.old:
             self._by_old_token[call.inherited.old] = call
 
     def remove(self, call: Call) -> None:
         """Forget a call; what is still to come of its reply is expected. Idempotent."""
-        was_there = self.by_token.pop(call.reply[ADDRESS], None) is not None
+        was_there = self.by_token.pop(call.address, None) is not None
         if call.inherited is not None:
             self._by_old_token.pop(call.inherited.old, None)
         if was_there and call.direct_copy is not None:
@@ -154,10 +154,15 @@ class Router:
         if request.partition(".")[0] in RESERVED_TYPES:
             # A report, and no reply.
             return None
-        head = self._head(message)
-        if head is None:
+        try:
+            head = read_head(message.data)
+        except InvalidJSON:
+            self._dropped.count("not a component", message.subject)
             return None
-        if self._failures and self._failures.take(_failure(Way.DIRECT, *head, message)):
+        if head is None:
+            self._dropped.count("without service or _component_id", message.subject)
+            return None
+        if self._failures.expected and self._failures.take(_failure(Way.DIRECT, *head, message)):
             return None
         call = self.by_component.get(head)
         if call is None:
@@ -172,17 +177,6 @@ class Router:
             return call
         return None
 
-    def _head(self, message: Message) -> tuple[str, str] | None:
-        """Read build and component of a reply."""
-        try:
-            head = read_head(message.data)
-        except InvalidJSON:
-            self._dropped.count("not a component", message.subject)
-            return None
-        if head is None:
-            self._dropped.count("without service or _component_id", message.subject)
-        return head
-
     def drop_stray(self, stray: Stray) -> None:
         """Drop a reply for a build that this process does not hold."""
         self._dropped.count("for no running component", stray.message.subject, build=stray.build[:_SHOWN])
@@ -195,7 +189,7 @@ class Router:
         """
         if call.late is not None:
             return False
-        if call.answered:
+        if call.answer is not None:
             self.drop_repeated(call, message)
             return True
         if self._waiting and _is_comparable(message) and (call, suffix, message.data) in self._waiting:
@@ -225,7 +219,7 @@ class Router:
 
     def is_copy_of_failure(self, call: Call, message: Message) -> bool:
         """Return whether a captured reply on a shared subject ended an earlier attempt of the component."""
-        if not self._failures:
+        if not self._failures.expected:
             return False
         request = call.request
         taken = self._failures.take(_failure(Way.CAPTURED, request.build, request.component, message))
@@ -248,7 +242,7 @@ class Router:
         """Note that a captured reply was the answer, if it was: its direct copy is still to come."""
         if call.answered:
             request = call.request
-            call.direct_copy = call.reply[ADDRESS] if suffix is None else (request.build, request.component)
+            call.direct_copy = call.address if suffix is None else (request.build, request.component)
 
     def drop_repeated(self, call: Call, message: Message) -> None:
         """Drop a reply to a call that has its answer; counted, unless it is the direct copy of that."""

@@ -189,7 +189,7 @@ class Sending:
 
     def expire(self, call: Call) -> None:
         """Handle a call whose time has passed in its build's turn, like a reply."""
-        self._dispatcher.take(call.request.build, partial(self._expire, call))
+        self._dispatcher.take(call.request.build, self._expire, call)
 
     def _expire(self, call: Call) -> None:
         if call.closed or call.answered or not call.expired:

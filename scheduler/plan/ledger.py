@@ -11,15 +11,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from scheduler.definition.graph import Graph, Vertex
-from scheduler.definition.keys import without_mistakable
+from scheduler.definition.keys import from_connector, without_mistakable
 from scheduler.definition.limits import Limits
-from scheduler.definition.model import PSEUDO_IDS, SETTINGS, Action, Build, State
+from scheduler.definition.model import PSEUDO_IDS, Action, Build, State
 from scheduler.definition.scope import Due, Returned, Submitted, elements_of
 from scheduler.definition.strictjson import Raw
 from scheduler.journal.events import Settled
 from scheduler.plan.outcome import Outcome, cut, error_text, failure
 
-_SETTINGS = frozenset(SETTINGS)
 _WITHOUT_OUTPUT = frozenset({Action.NONE, Action.DELETE})
 """Actions of changes whose outcome others cannot refer to."""
 _UNUSUAL = frozenset({Action.NONE, Action.DELETE, Action.FIND})
@@ -143,10 +142,7 @@ class Ledger:
         Keys that differ from ours only in case are left out, so that a report can be submitted again.
         """
         change = self._build.changes[vertex]
-        fields = without_mistakable(body)
-        if not _SETTINGS.isdisjoint(fields):
-            fields = {key: value for key, value in fields.items() if key not in _SETTINGS}
-        kept = {**fields, **change.settings}
+        kept = {**from_connector(body), **change.settings}
         # One by one: written into the literal they would make a dictionary of their own first.
         kept["_component_id"] = change.id
         kept["_component"] = type_

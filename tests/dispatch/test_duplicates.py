@@ -6,13 +6,13 @@ from scheduler.dispatch.duplicates import DuplicateFilter
 def test_a_copy_is_taken_once() -> None:
     """A third one is a new message, and so is one with another key."""
     copies = DuplicateFilter[str](10)
-    assert not copies
+    assert not copies.expected
     copies.expect("a")
-    assert copies
+    assert copies.expected
     assert not copies.take("b")
     assert copies.take("a")
     assert not copies.take("a")
-    assert not copies
+    assert not copies.expected
 
 
 def test_the_same_key_twice_has_two_copies() -> None:

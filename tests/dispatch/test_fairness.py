@@ -145,9 +145,9 @@ async def test_what_is_prepared_first_keeps_its_place_in_its_build_and_delays_no
         raise RuntimeError("broken")
 
     work.take("a", partial(seen.append, "a1"))
-    work.take("a", partial(seen.append, "a2"), prepared.wait)
+    work.take("a", partial(seen.append, "a2"), prepare=prepared.wait)
     work.take("a", partial(seen.append, "a3"))
-    work.take("a", partial(seen.append, "a4"), broken)
+    work.take("a", partial(seen.append, "a4"), prepare=broken)
     work.take("a", partial(seen.append, "a5"))
     work.take("b", partial(seen.append, "b1"))
     async with trio.open_nursery() as nursery:
