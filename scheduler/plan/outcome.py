@@ -12,6 +12,7 @@ from scheduler.errors import InvalidJSON
 from scheduler.runtime.values import Value
 from scheduler.text import CUT
 
+_AT, _BACKSLASH = b"@\\"
 LONGEST_PAUSE = 86_400.0
 """Longest pause that a connector may ask for, in seconds."""
 UNEXPLAINED = "the connector reported an error and did not say why"
@@ -31,6 +32,8 @@ class Outcome(Value, frozen=True):
     """Whether another attempt may succeed; a connector can say that it will not."""
     retry_after: float | None = None
     """Seconds before which another attempt is useless, according to the connector."""
+    has_at: bool = True
+    """Whether a text in the body may have an ``@``, which may end the password in a URL."""
     searched: bool = False
     """Whether the secrets in the body are known already. Large parts of it may then be packed."""
 
@@ -70,6 +73,8 @@ def read_reply(
         msg = f"expected a component, got {kind(value)}"
         raise InvalidJSON(msg)
     state = value.get("_state")
+    # A backslash: it may be escaped.
+    has_at = _AT in data or _BACKSLASH in data
     # Some connectors publish on `.error` with the state still `running`: the suffix wins.
     if suffix == "error" or state == State.ERRORED:
         error = error_text(value.get("error"), limits) or UNEXPLAINED
@@ -79,9 +84,10 @@ def read_reply(
             error=error,
             retryable=value.get("retryable") is not False,
             retry_after=_seconds(value.get("retry_after")),
+            has_at=has_at,
         )
     if suffix == "done" or state == State.COMPLETED:
-        return Outcome(True, value)
+        return Outcome(True, value, has_at=has_at)
     return None
 
 

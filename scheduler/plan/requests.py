@@ -299,7 +299,7 @@ class Requests:
         if outcome.searched:
             ledger.note_packed(vertex)
         else:
-            self._secrets.add(kept)
+            self._secrets.add(kept, texts=outcome.has_at)
         if outcome.completed and self._build.changes[vertex].action is Action.FIND:
             return ledger.checked_find(outcome.body), kept
         return outcome, kept

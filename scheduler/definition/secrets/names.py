@@ -7,7 +7,6 @@ are joined (``db_password``, ``dbPassword``, ``DB-PASSWORD``): ``token`` is secr
 
 import re
 from collections.abc import Callable, Mapping
-from itertools import compress
 from typing import Any, Final
 
 MASK: Final = "***"
@@ -20,7 +19,6 @@ _LONGEST_JUDGED = 256
 _MOST_LOOKED_AT = 5_000
 """Members of an object at any depth; a larger one has to be looked through in slices."""
 _SHORTEST_LIKELY = 8
-_CONTAINERS: Final = frozenset({dict, list})
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_]+|[0-9]+")
 # All four work on the words of a name, in lower case, with `_` between, before and after them.
@@ -182,10 +180,14 @@ def has_secret_names(document: Mapping[str, Any], *, texts: bool = True) -> bool
             if "_component" in value and is_credentials(value["_component"]):
                 return True
             items = value.values()
-        # Without a step of Python's for each item.
-        todo += compress(items, map(_CONTAINERS.__contains__, map(type, items)))
-        if texts and any(type(item) is str and "@" in item for item in items):
-            return True
+        for item in items:
+            kind = type(item)
+            if kind is str:
+                # Nearly all are texts.
+                if texts and "@" in item:
+                    return True
+            elif kind is dict or kind is list:
+                todo.append(item)
     return False
 
 
