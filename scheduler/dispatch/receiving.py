@@ -112,7 +112,8 @@ class Receiving:
     ) -> None:
         """Read a reply in its turn, and end the attempt by it."""
         request, router = call.request, self._router
-        router.begin_turn(call, message, suffix)
+        if router.waiting:
+            router.end_wait(call, message, suffix)
         try:
             outcome = self._reader.read(request, message, suffix, large)
         except InvalidJSON as error:

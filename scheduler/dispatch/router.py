@@ -94,7 +94,7 @@ class Router:
         self._replies = replies
         self._dropped = dropped
         self._on_stray = on_stray
-        self._waiting: set[_Waiting] = set()
+        self.waiting: set[_Waiting] = set()
         """Small replies that came directly and wait for their turn."""
         self._copies = DuplicateFilter[Copy](_MOST_COPIES)
         """Direct copies of captured replies that were the answer of a call which is closed."""
@@ -192,7 +192,7 @@ class Router:
         if call.answer is not None:
             self.drop_repeated(call, message)
             return True
-        if self._waiting and _is_comparable(message) and (call, suffix, message.data) in self._waiting:
+        if self.waiting and _is_comparable(message) and (call, suffix, message.data) in self.waiting:
             self.count(call, message, "duplicate")
             return True
         return False
@@ -200,7 +200,7 @@ class Router:
     def await_turn(self, call: Call, message: Message, suffix: str | None) -> None:
         """Note that a direct reply waits for its turn."""
         if _is_comparable(message):
-            self._waiting.add((call, suffix, message.data))
+            self.waiting.add((call, suffix, message.data))
 
     # ---- a reply that a stream captured
 
@@ -228,10 +228,9 @@ class Router:
 
     # ---- what became of a reply in its turn
 
-    def begin_turn(self, call: Call, message: Message, suffix: str | None) -> None:
-        """Note that a reply waits for its turn no more."""
-        if self._waiting:
-            self._waiting.discard((call, suffix, message.data))
+    def end_wait(self, call: Call, message: Message, suffix: str | None) -> None:
+        """Note that a reply waits for its turn no more. Idempotent."""
+        self.waiting.discard((call, suffix, message.data))
 
     def note_failure(self, call: Call, message: Message, way: Way) -> None:
         """Note that a failure on a shared subject ended an attempt: its copy is to end no other one."""

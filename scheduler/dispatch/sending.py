@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import trio
@@ -176,8 +176,9 @@ class Sending:
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt: all of its time, or ``seconds``."""
-        whole = self.seconds(call.request) + call.extended
-        call.timer = self._timers.start(whole if seconds is None else seconds, partial(self.expire, call))
+        if seconds is None:
+            seconds = self.seconds(call.request) + call.extended
+        call.timer = self._timers.start(seconds, self.expire, call)
 
     def extend(self, call: Call, seconds: float) -> None:
         """Give an attempt more time, whether or not its clock runs yet."""

@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 
 import msgspec
 import trio
@@ -19,14 +20,15 @@ _GRAIN = 1e-6
 """Seconds within which a timer counts as due: sums of times are rounded, and the task must not spin."""
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Stand in for the callback of a timer that has ended, which keeps nothing alive then."""
 
 
 class Timer(msgspec.Struct, eq=False):
     """Deadline; made by `Timers.start`."""
 
-    expire: Callable[[], None]
+    expire: Callable[..., None]
+    args: tuple[Any, ...]
     due: float
     """Time at which it expires, by `Timers.now`, in seconds."""
     cancelled: bool = False
@@ -36,8 +38,9 @@ class Timer(msgspec.Struct, eq=False):
 def _expire(timer: Timer) -> None:
     """Call back, once, and let go of the callback."""
     timer.cancelled = True
-    expire, timer.expire = timer.expire, _nothing
-    expire()
+    expire, args = timer.expire, timer.args
+    timer.expire, timer.args = _nothing, ()
+    expire(*args)
 
 
 class Timers:
@@ -74,10 +77,10 @@ class Timers:
         self._up = True
         self._down_since = 0.0
 
-    def start(self, seconds: float, expire: Callable[[], None]) -> Timer:
-        """Call ``expire`` once, ``seconds`` from now; it must not block or raise."""
+    def start(self, seconds: float, expire: Callable[..., None], *args: Any) -> Timer:
+        """Call ``expire`` once with these arguments, ``seconds`` from now; it must not block or raise."""
         due = self.now() + seconds
-        timer = Timer(expire, due)
+        timer = Timer(expire, args, due)
         heap = self._heap
         if not heap or due < heap[0][0]:
             self._wake.set()
@@ -89,7 +92,7 @@ class Timers:
         if timer.cancelled:
             return
         timer.cancelled = True
-        timer.expire = _nothing
+        timer.expire, timer.args = _nothing, ()
         self._cancelled += 1
         if self._cancelled > 1_000 and self._cancelled * 2 > len(self._heap):
             self._heap = [entry for entry in self._heap if not entry[2].cancelled]

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action, State
 from scheduler.definition.rules import Retries
+from scheduler.definition.secrets.names import has_secret_names
 from scheduler.definition.strictjson import packed
 from scheduler.definition.subjects import request_subject
 from scheduler.definition.template import Laborious, Rendered, Work
@@ -298,8 +299,8 @@ class Requests:
         )
         if outcome.searched:
             ledger.note_packed(vertex)
-        else:
-            self._secrets.add(kept, texts=outcome.has_at)
+        elif has_secret_names(kept, texts=outcome.has_at):
+            self._secrets.add(kept)
         if outcome.completed and self._build.changes[vertex].action is Action.FIND:
             return ledger.checked_find(outcome.body), kept
         return outcome, kept

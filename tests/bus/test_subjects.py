@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.bus.outbox import Barrier, Outbox
-from scheduler.bus.subjects import compose, encode_headers, encode_pattern, encode_subject, matches
+from scheduler.bus.subjects import (
+    HeaderForm,
+    compose,
+    encode_headers,
+    encode_pattern,
+    encode_subject,
+    matches,
+)
+from scheduler.definition.subjects import attempt_header
 from scheduler.errors import InvalidSubject
 
 tokens = st.sampled_from(["a", "b", "vpc", "create"])
@@ -155,3 +163,19 @@ def test_commands_come_first_and_die_with_their_connection() -> None:
     outbox.restart([b"SUB new 2\r\n"], [asked])
     assert [outbox.take_command() for _ in range(4)] == [b"SUB new 2\r\n", asked, kept, None]
     assert len(outbox) == 1
+
+
+@given(st.lists(st.text(), min_size=2, max_size=2))
+def test_a_ready_header_block_is_as_one_that_is_checked(attempts: list[str]) -> None:
+    """Whatever an attempt is called, its header value may stand there unchecked."""
+    first, second = map(attempt_header, attempts)
+    checked = encode_headers({"100%": first, "B": second})
+    assert HeaderForm("100%", "B").filled(first, second) == checked
+    assert compose("s", b"x", "r.1", HeaderForm("A").filled(first), 10_000) == compose(
+        "s", b"x", "r.1", {"A": first}, 10_000
+    )
+
+
+def test_a_form_has_no_key_that_no_header_has() -> None:
+    with pytest.raises(InvalidSubject, match="not a token"):
+        HeaderForm("A", "B: x\r\nC")

@@ -99,7 +99,7 @@ async def test_a_reply_that_comes_a_hundred_times_has_one_turn(
     assert [call.answered for call in calls] == [True] * 40
     assert len(read) == 40
     assert bench.connectors.dropped == {"duplicate": 99 * 40}
-    assert not bench.connectors.router._waiting
+    assert not bench.connectors.router.waiting
 
 
 async def test_another_reply_behind_one_that_waits_and_is_no_good_counts(bench: Bench) -> None:

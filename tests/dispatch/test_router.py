@@ -133,7 +133,7 @@ def test_a_reply_that_waits_for_its_turn_is_not_taken_twice() -> None:
     assert table.own(call, b"1") is None
     assert table.own(call, b"2") is call
     assert table.shared() is call
-    table.router.begin_turn(call, Message(call.reply, b"1"), None)
+    table.router.end_wait(call, Message(call.reply, b"1"), None)
     assert table.own(call, b"1") is call
     assert table.dropped.counts == {"duplicate": 1}
 

@@ -7,7 +7,7 @@ import pytest
 from scheduler.definition.limits import Limits
 from scheduler.definition.strictjson import encode
 from scheduler.errors import InvalidJSON
-from scheduler.plan.outcome import UNEXPLAINED, cut, error_text, failure, read_head, read_reply
+from scheduler.plan.outcome import UNEXPLAINED, Outcome, cut, error_text, failure, read_head, read_reply
 
 
 @pytest.mark.parametrize(
@@ -195,3 +195,19 @@ def test_a_success_says_nothing_of_another_attempt() -> None:
     assert outcome is not None
     assert (outcome.completed, outcome.retryable, outcome.retry_after) == (True, True, None)
     assert outcome.body == {"_state": "completed", "retryable": False, "retry_after": 5}
+
+
+@pytest.mark.parametrize("state", ["completed", "errored"])
+def test_an_outcome_tells_whether_its_body_may_have_an_at(state: str) -> None:
+    """However that is written: what stands before it may be a password."""
+    written = {b"plain": False, b"u:p@h": True, b"u:p\\u0040h": True}
+    for text, has_at in written.items():
+        outcome = read_reply(b'{"_state":"%b","uri":"%b"}' % (state.encode(), text), None)
+        assert outcome is not None
+        assert outcome.has_at is has_at
+
+
+def test_what_is_shown_of_an_outcome_has_no_body() -> None:
+    shown = repr(Outcome(True, {"password": "s3cret"}))
+    assert "s3cret" not in shown
+    assert shown.startswith("Outcome(completed=True, error=None")

@@ -143,23 +143,17 @@ class Secrets:
         self.add(decode_own(data), at_once=at_once)
 
     def add(
-        self,
-        document: Mapping[str, Any],
-        *,
-        literal: bool = True,
-        texts: bool = True,
-        at_once: int | None = _AT_ONCE,
+        self, document: Mapping[str, Any], *, literal: bool = True, at_once: int | None = _AT_ONCE
     ) -> None:
         """Learn the secrets of a component. If it has none, this takes 2 us.
 
         Args:
             document: its fields, such as a connector returned them; not to be changed afterwards.
             literal: whether braces in it are text. Otherwise they are references, which are no secrets.
-            texts: whether it may have an ``@`` in a text that was not learned before.
             at_once: number of its members that are looked at before this returns; the rest is left to
                 `learn`, and until then no text is shown. None: all of them, for a thread.
         """
-        if not has_secret_names(document, texts=texts):
+        if not has_secret_names(document):
             return
         self._room += _ROOM_OF_A_COMPONENT
         learning = self._learning(document, literal=literal)
