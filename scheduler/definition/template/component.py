@@ -123,6 +123,10 @@ class Template(msgspec.Struct, gc=False):
         nodes = sum(text.nodes for _, text in found.slots)
         return cls(change, terms, found, nodes, not found.slots, None)
 
+    def __repr__(self) -> str:
+        # What it is made of may be secret.
+        return f"<Template of {self._change!r}>"
+
     @property
     def syntax(self) -> Syntax:
         """Valid forms of references."""

@@ -870,3 +870,9 @@ def test_of_what_is_not_there_yet_nothing_is_said(text: str, waits: bool) -> Non
         assert not template.waits_for_all("web::1", {"new", "web::1"}.__contains__, Work(100))
     long = compiled(x=text, y="y" * MAX_RENDERED)
     assert not long.waits_for_all("web::1", {"new", "web::1"}.__contains__, work)
+
+
+def test_what_is_printed_of_a_template_tells_nothing_of_its_values() -> None:
+    """They may be secret."""
+    template = compiled(x="{{ build.id }}", password="hunter-seven")
+    assert "hunter-seven" not in repr([template])
