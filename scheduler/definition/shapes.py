@@ -42,7 +42,7 @@ for a reference. To learn it takes up to 3 ms; with 900 groups it would take 130
 _EVERY: Final = 32
 """Components read in the general way for each one that a shape is learnt from."""
 _OF_A_TYPE: Final = 4
-_TYPES: Final = 256
+_TYPES: Final = 64
 """Shapes that are kept of a type of component, those that matched last; and types."""
 _TYPE: Final = b'"_component":"'
 

@@ -148,11 +148,10 @@ async def test_without_a_reply_subject_a_command_is_carried_out() -> None:
 async def test_no_answer_goes_to_a_subject_of_the_system(reply: str, data: bytes) -> None:
     """A question cannot have us write a log, a report, or a request to the broker."""
     async with running() as site:
-        await trio.sleep(0.2)  # its events are published
-        before = len(site.bus.published)
         site.bus.deliver("scheduler.build.get", data, reply=reply)
-        await wait_all_tasks_blocked()
-        assert site.bus.published[before:] == []
+        # It has been dealt with once a later question is answered.
+        await ask(site, "get")
+        assert reply not in {one.subject for one in site.bus.published}
 
 
 async def test_too_many_questions_at_a_time_are_refused() -> None:
