@@ -8,6 +8,7 @@
     ├── InvalidDrawing           a graph cannot be made a picture
     ├── InvalidJSON              bytes are not acceptable JSON
     │   └── OverLimit            ... although they are JSON: it is too deep, or a number too long
+    ├── InvalidYAML              a file is no YAML, or says what JSON cannot say
     ├── InvalidBuild             a build is refused; carries every problem found
     ├── TemplateError            a reference or expression cannot be used
     │   ├── InvalidTemplate      ... as written; carries every problem of the component
@@ -80,6 +81,17 @@ class InvalidJSON(SchedulerError):
 
 class OverLimit(InvalidJSON):
     """JSON nests too deep, or has a number that is too long."""
+
+
+class InvalidYAML(SchedulerError):
+    """A text is no YAML, or says something that JSON cannot say; the message has the cure, not the place."""
+
+    def __init__(self, message: str, line: int, column: int = 0) -> None:
+        self.line = line
+        """Line of the mistake, from 1."""
+        self.column = column
+        """Its column, from 1; 0 if that says no more."""
+        super().__init__(message)
 
 
 class Problem(NamedTuple):

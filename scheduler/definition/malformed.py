@@ -58,6 +58,11 @@ def explain(data: bytes, problem: str, at: int | None, start: int = 0) -> str:
     return f"{_place(data, at)}: {problem}{shown}"
 
 
+def looks_like_yaml(data: bytes) -> bool:
+    """Tell whether ``data`` begins as YAML does, and no JSON."""
+    return _YAML.match(data[:_LOOKED_AT].removeprefix(b"\xef\xbb\xbf")) is not None
+
+
 def _explain_somewhere(data: bytes, problem: str, start: int) -> str:
     try:
         data[start:].decode()
