@@ -84,19 +84,21 @@ def _options(build: Build, templates: Iterable[Template]) -> Iterator[Problem]:
         if meant is None or meant in options:
             continue
         if used is None:
-            used = {target.keys[1] for template in templates for target in _of_options(template)}
+            used = {keys[0] for keys in options_read(templates) if keys}
         if key not in used:
             text = f"is unknown and has no effect; did you mean '{meant}'?"
             yield Problem(f"options.{key[:_SHOWN]}", text)
 
 
-def _of_options(template: Template) -> Iterator[Any]:
-    if template.spots is not None:
-        # All of them are in components.
-        return
-    for _, target in template.targets():
-        if target.root in {"path", "build"} and target.keys[:1] == ("options",) and len(target.keys) > 1:
-            yield target
+def options_read(templates: Iterable[Template]) -> Iterator[tuple[str | int, ...]]:
+    """Yield the paths in ``options`` that references read; an empty one stands for all of ``options``."""
+    for template in templates:
+        if template.spots is not None:
+            # All of them are in components.
+            continue
+        for _, target in template.targets():
+            if target.root in {"path", "build"} and target.keys[:1] in {("options",), ()}:
+                yield target.keys[1:]
 
 
 def _shell_variables(build: Build, *, expressions: bool) -> Iterator[Problem]:
