@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 _UNBROKEN = re.compile(r"[^\s\"']+")
@@ -103,6 +104,30 @@ def write_duration(value: float) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts)
+
+
+def moment(then: float, now: float, zone: tzinfo | None = None) -> str:
+    """Return a time in the past for people: ``today 09:12``, ``yesterday 17:03``, ``Mon 12 Jan 17:03``.
+
+    The year is added where it is another one.
+
+    Args:
+        then: the time, in seconds since 1970.
+        now: the present, likewise.
+        zone: time zone; None: that of this computer.
+    """
+    told, today = datetime.fromtimestamp(then, zone), datetime.fromtimestamp(now, zone)
+    if told.date() == today.date():
+        return f"today {told:%H:%M}"
+    if told.date() == today.date() - timedelta(days=1):
+        return f"yesterday {told:%H:%M}"
+    year = "" if told.year == today.year else f" {told.year}"
+    return f"{_DAYS[told.weekday()]} {told.day} {_MONTHS[told.month - 1]}{year} {told:%H:%M}"
+
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+"""Names in English whatever the locale, as in all other texts."""
 
 
 def count(number: int, noun: str) -> str:

@@ -1,5 +1,7 @@
 """Text for people and from them: cut, counted, in the right number; durations."""
 
+from datetime import UTC, datetime, timedelta, timezone
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from scheduler.text import (
     count,
     doing,
     mask_url,
+    moment,
     printable,
     read_duration,
     seconds,
@@ -109,3 +112,27 @@ def test_nothing_that_is_shown_can_drive_a_terminal() -> None:
 def test_durations_are_readable(value: float, shown: str) -> None:
     """Seconds are given in the unit that people would use."""
     assert seconds(value) == shown
+
+
+NOW = datetime(2026, 1, 13, 9, 30, tzinfo=UTC).timestamp()
+EAST = timezone(timedelta(hours=9))
+
+
+@pytest.mark.parametrize(
+    ("ago", "zone", "said"),
+    [
+        (timedelta(), UTC, "today 09:30"),
+        (timedelta(hours=9, minutes=30), UTC, "today 00:00"),
+        (timedelta(hours=9, minutes=31), UTC, "yesterday 23:59"),
+        (timedelta(hours=9, minutes=31), EAST, "today 08:59"),
+        (timedelta(hours=33, minutes=30), UTC, "yesterday 00:00"),
+        (timedelta(hours=33, minutes=31), UTC, "Sun 11 Jan 23:59"),
+        (timedelta(days=12), UTC, "Thu 1 Jan 09:30"),
+        (timedelta(days=13), UTC, "Wed 31 Dec 2025 09:30"),
+        (-timedelta(hours=1), UTC, "today 10:30"),
+        (-timedelta(days=1), UTC, "Wed 14 Jan 09:30"),
+    ],
+)
+def test_a_moment_is_told_as_people_do(ago: timedelta, zone: timezone, said: str) -> None:
+    """By the day, in the zone; further back with the date, and the year where it is another."""
+    assert moment(NOW - ago.total_seconds(), NOW, zone) == said
