@@ -219,7 +219,7 @@ async def _show(bus: Bus, following: Following, progress: Progress, view: View) 
             looked = now
             found = await stored_report(bus, following.build, progress.run)
             if found is not None:
-                following.end(found[0], failed=found[1])
+                following.end(found.document, failed=found.failed)
                 continue
         guessed = interrupted and not following.answering and now - heard > _MISSED_AFTER
         if over or (guessed and _seems_finished(progress)):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 
 from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest
 from scheduler.client.lenient import number, objects, text, whole
@@ -18,6 +18,18 @@ from scheduler.client.view import News
 _UNDER_WAY = ("running", "retrying")
 STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 """States of a component in events and answers."""
+
+
+@frozen
+class EarlierEnd:
+    """End of a build that was over before it was submitted again, so that nothing was sent."""
+
+    ended: float | None
+    """Time of its end by the wall clock, in seconds since 1970; None if unknown."""
+    now: float
+    """Time of this submission, likewise."""
+    took: float | None
+    """Duration of that run, in seconds; None if unknown."""
 
 
 @define
@@ -65,6 +77,8 @@ class Progress:
     """Time since which there is no connection to the broker, our clock, seconds."""
     silent: float | None = None
     """Time since which no scheduler has answered or published anything, our clock, seconds."""
+    earlier: EarlierEnd | None = None
+    """Set if the build was over before it was submitted."""
     _as_of: float = float("-inf")
     """Time of the last event or snapshot, the scheduler's clock, seconds since 1970."""
     _expected: int = 0

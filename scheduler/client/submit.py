@@ -4,6 +4,7 @@ Nothing here knows the service: any scheduler may answer.
 """
 
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -98,12 +99,19 @@ async def _submit_by_object(
             await objects.delete(name)
 
 
-async def stored_report(
-    bus: Bus, build: str, run: int | Literal["*"] = "*"
-) -> tuple[dict[str, Any], bool] | None:
-    """Fetch the stored report of one run of a build, or of its last one, and whether that run failed.
+@frozen
+class StoredReport:
+    """Report of a run, as the broker keeps it."""
 
-    Return None if there is none yet.
+    document: Mapping[str, Any]
+    failed: bool
+    """Whether the run failed."""
+    time: float
+    """Time at which it was stored, by the broker's clock, in seconds since 1970."""
+
+
+async def stored_report(bus: Bus, build: str, run: int | Literal["*"] = "*") -> StoredReport | None:
+    """Fetch the stored report of one run of a build, or of its last one; None if there is none yet.
 
     Raises:
         BusError: the bus cannot be used.
@@ -115,7 +123,8 @@ async def stored_report(
     if stored is None:
         return None
     failed = not stored.headers.get(SUBJECT_HEADER, "").endswith(".done")
-    return await whole_report(bus, decode_object(stored.data) or {}), failed
+    report = await whole_report(bus, decode_object(stored.data) or {})
+    return StoredReport(report, failed, stored.time / 1e9)
 
 
 async def whole_report(bus: Bus, report: dict[str, Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def demo(
 
     # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
-    from scheduler.commands.following import run_build  # noqa: PLC0415
+    from scheduler.commands.following import Submission, run_build  # noqa: PLC0415
     from scheduler.definition.validation import read_build  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415
 
@@ -51,13 +51,11 @@ def demo(
     else:
         data = msgspec.json.format(read_example(example), indent=-1)
         what = f"the example {example!r}"
-    prepared = read_build(data)
+    build = Submission.of(read_build(data), data)
     say(f"Running {what}. The broker, the scheduler and")
     say("simulated connectors run in this process; no cloud is contacted.\n")
     with session.throwaway(attrs.evolve(settings, embedded=True)) as settings:
-        main = partial(
-            session.with_parts, settings, behaviour, partial(run_build, prepared=prepared, data=data)
-        )
+        main = partial(session.with_parts, settings, behaviour, partial(run_build, build=build))
         return session.run_async(
             partial(session.until_signal, main, lambda: complain("interrupted: the demo was stopped"))
         )

@@ -1,80 +1,161 @@
 """Submits a build and follows it to its end, for ``run`` and ``demo``."""
 
 import sys
+import time
+from collections.abc import Callable
 
 import trio
+from attrs import evolve, field, frozen
 
 from scheduler.bus import Bus
-from scheduler.client.follow import open_following, show
-from scheduler.client.progress import Progress
-from scheduler.client.submit import stored_report, submit
-from scheduler.commands.saying import complain
+from scheduler.client.ask import get_summary
+from scheduler.client.follow import ASK, Following, open_following, show
+from scheduler.client.progress import EarlierEnd, Progress
+from scheduler.client.submit import Verdict, stored_report, submit
+from scheduler.commands.saying import complain, say
 from scheduler.definition.validation import Prepared
+from scheduler.definition.values import Overlay
 from scheduler.display import open_view
-from scheduler.errors import MessageTooLarge, NoResponders, NotPermitted
+from scheduler.errors import BusError, MessageTooLarge, NoResponders, NotPermitted, SteeringError
 from scheduler.text import count, printable
 
 SUBMIT_TIMEOUT = 60.0
 """Seconds to wait for the answer to a submitted build: it may be large, and its store slow."""
+_TAKEN = {
+    "finished": "ran before, with other content",
+    "running": "is running, with other content",
+}
+"""Codes of a scheduler's refusals: another build has the id."""
 
 
-async def run_build(bus: Bus, prepared: Prepared, data: bytes, *, json: bool = False) -> int:
+@frozen
+class Submission:
+    """A build as it is to be submitted."""
+
+    id: str
+    action: str
+    components: int
+    """Number of its changes."""
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, prepared: Prepared, data: bytes) -> "Submission":
+        """Return the submission of a build that was read from ``data``."""
+        build = prepared.build
+        return cls(build.id, build.action, len(build.changes), data)
+
+    def renamed(self, id_: str) -> "Submission":
+        """Return the same build under another id."""
+        return evolve(self, id=id_, data=Overlay(id_).apply(self.data))
+
+
+async def run_build(
+    bus: Bus,
+    build: Submission,
+    *,
+    json: bool = False,
+    renew: Callable[[Submission], Submission] | None = None,
+) -> int:
     """Submit a build, show its progress, and return the exit code: 0 if it succeeded.
 
     Args:
         bus: the connection.
-        prepared: the build.
-        data: its bytes to submit.
+        build: the build.
         json: whether to print JSON lines.
+        renew: function that returns the build under a new id. It is called, and that build is submitted, if a
+            build of this id ran before, or another one has it. None: that is only said.
 
     Raises:
         SteeringError: this user may not follow builds; nothing was submitted.
         BusError: the bus cannot be used.
     """
-    build = prepared.build
-    total = len(build.changes)
     async with open_following(bus, build.id, build.action) as following:
-        progress = Progress(build.id, build.action, trio.current_time(), total=total, informed=True)
+        answer = await _submit(bus, build)
+        if answer is None:
+            return 1
+        if renew is None or not (answer.finished or answer.code in _TAKEN):
+            return await _follow(bus, build, answer, following, json=json)
+    why = "ran before" if answer.accepted else _TAKEN[answer.code]
+    build, before = renew(build), build
+    # With JSON, every line on standard output has the id.
+    (complain if json else say)(f"{printable(before.id)} {why}; this is submitted as {build.id}")
+    return await run_build(bus, build, json=json)
+
+
+async def _submit(bus: Bus, build: Submission) -> Verdict | None:
+    """Submit a build; if there is no answer, print why and return None."""
+    try:
+        with trio.fail_after(SUBMIT_TIMEOUT):
+            return await submit(bus, build.action, build.data, build.id)
+    except NoResponders:
+        complain(
+            f"no scheduler answers on {build.action}: start one with `scheduler serve`, "
+            "or add --embedded to run one in this process"
+        )
+    except NotPermitted as error:
+        complain(f"this user may not submit builds: {error.refusal}")
+    except MessageTooLarge as error:
+        cure = "raise max_payload in the broker's configuration, or enable JetStream"
+        if isinstance(error.__cause__, NotPermitted):
+            cure = f"this user may not put larger ones into the object store, {error.__cause__.refusal}"
+        complain(
+            f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
+            f"{error.limit:,} bytes: {cure}"
+        )
+    except trio.TooSlowError:
+        complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may still run")
+    return None
+
+
+async def _follow(bus: Bus, build: Submission, answer: Verdict, following: Following, *, json: bool) -> int:
+    """Show a submitted build to its end, or how it ended before; return the exit code."""
+    if not answer.accepted:
+        _complain_of_refusal(build, answer)
+        return 1
+    began, new = trio.current_time(), not answer.finished
+    progress = Progress(build.id, build.action, began, total=build.components, informed=new)
+    if not new:
+        await _look_back(bus, following, progress)
+    view = open_view(progress, json=json)
+    view.start()
+    try:
+        await show(bus, following, progress, view)
+    finally:
+        view.stop()
+    view.summary(trio.current_time())
+    return 0 if progress.error is None else 1
+
+
+def _complain_of_refusal(build: Submission, answer: Verdict) -> None:
+    if answer.code in _TAKEN:
+        cure = "submit this one with --fresh, or with another --id"
+        complain(f"{printable(build.id)} {_TAKEN[answer.code]}; nothing was sent: {cure}")
+        return
+    # The message is the first of the details.
+    details = [printable(detail) for detail in answer.details] or [printable(answer.message)]
+    several = f"it has {count(len(details), 'problem')}:" if len(details) > 1 else details[0]
+    complain(f"the scheduler rejected the build ({printable(answer.code)}): {several}")
+    if len(details) > 1:
+        sys.stderr.write("".join(f"  {detail}\n" for detail in details))
+
+
+async def _look_back(bus: Bus, following: Following, progress: Progress) -> None:
+    """Note how a build ended that ran before: a scheduler knows, or else its stored report tells."""
+    ended, took = None, None
+    with trio.move_on_after(ASK):
         try:
-            with trio.fail_after(SUBMIT_TIMEOUT):
-                answer = await submit(bus, build.action, data, build.id)
-        except NoResponders:
-            complain(
-                f"no scheduler answers on {build.action}: start one with `scheduler serve`, "
-                "or add --embedded to run one in this process"
-            )
-            return 1
-        except NotPermitted as error:
-            complain(f"this user may not submit builds: {error.refusal}")
-            return 1
-        except MessageTooLarge as error:
-            cure = "raise max_payload in the broker's configuration, or enable JetStream"
-            if isinstance(error.__cause__, NotPermitted):
-                cure = f"this user may not put larger ones into the object store, {error.__cause__.refusal}"
-            complain(
-                f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
-                f"{error.limit:,} bytes: {cure}"
-            )
-            return 1
-        except trio.TooSlowError:
-            complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may still run")
-            return 1
-        if not answer.accepted:
-            # The message is the first of the details.
-            details = [printable(detail) for detail in answer.details] or [printable(answer.message)]
-            several = f"it has {count(len(details), 'problem')}:" if len(details) > 1 else details[0]
-            complain(f"the scheduler rejected the build ({printable(answer.code)}): {several}")
-            if len(details) > 1:
-                sys.stderr.write("".join(f"  {detail}\n" for detail in details))
-            return 1
-        if answer.finished and (found := await stored_report(bus, build.id)) is not None:
-            complain(f"{printable(build.id)} was submitted before and is finished; it does not run again")
-            following.end(found[0], failed=found[1])
-        view = open_view(progress, json=json)
-        view.start()
-        try:
-            await show(bus, following, progress, view)
-        finally:
-            view.stop()
-        view.summary(trio.current_time())
-        return 0 if progress.error is None else 1
+            answer = await get_summary(bus, progress.build)
+        except (SteeringError, BusError):
+            # Its log may be gone, or this user may not ask.
+            pass
+        else:
+            progress.refresh(answer, trio.current_time())
+    if progress.ended is not None:
+        took = progress.elapsed(progress.ended)
+        ended = time.time() - (trio.current_time() - progress.ended)
+        following.end({"error": progress.error}, failed=progress.error is not None)
+    # Not everybody who may submit builds may read reports.
+    elif (report := await stored_report(bus, progress.build)) is not None:
+        ended = report.time
+        following.end(report.document, failed=report.failed)
+    progress.earlier = EarlierEnd(ended, time.time(), took)

@@ -38,7 +38,7 @@ def run(
     # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
     from scheduler.commands.checking import read_checked  # noqa: PLC0415
-    from scheduler.commands.following import run_build  # noqa: PLC0415
+    from scheduler.commands.following import Submission, run_build  # noqa: PLC0415
 
     session.configure_log(settings)
     checked = read_checked(file, settings, action)
@@ -52,7 +52,7 @@ def run(
         else:
             complain(f"interrupted: no longer following {prepared.build.id}; it continues")
 
-    job = partial(run_build, prepared=prepared, data=compact(data), json=json)
+    job = partial(run_build, build=Submission.of(prepared, compact(data)), json=json)
     own_folder = settings.embedded and embedded.data_dir is None
     with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return session.run_async(

@@ -6,10 +6,10 @@ from textwrap import wrap
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from scheduler.client.progress import Progress
+from scheduler.client.progress import EarlierEnd, Progress
 from scheduler.client.timeline import Span, waits_of
 from scheduler.display.lines import as_text, counts, fit_id, waits_in_words
-from scheduler.text import count, printable, seconds
+from scheduler.text import count, moment, printable, seconds
 
 _ERROR_WIDTH = 230
 """Largest number of characters of an error: less than three lines of 80."""
@@ -29,15 +29,16 @@ def render_summary(progress: Progress, now: float, width: int = 0) -> Renderable
 def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
     """Return the summary line by line."""
     room = min(width or _ID_WIDTH, _ID_WIDTH) - _TIME
-    took = seconds(progress.elapsed(now))
+    earlier = progress.earlier
+    elapsed = progress.elapsed(now) if earlier is None else earlier.took
     lines = [Text()]
     if progress.error is None:
-        lines.append(
-            Text.assemble(("done", "bold green"), f"  {count(progress.done, 'component')} in {took}")
-        )
+        took = "" if elapsed is None else f" in {seconds(elapsed)}"
+        lines.append(Text.assemble(("done", "bold green"), f"  {count(progress.done, 'component')}{took}"))
     else:
+        took = "" if elapsed is None else f" after {seconds(elapsed)}"
         error = printable(progress.error, _ERROR_WIDTH)
-        lines.append(Text.assemble(("errored", "bold red"), f" after {took}: {error}"))
+        lines.append(Text.assemble(("errored", "bold red"), f"{took}: {error}"))
     if progress.error is not None or progress.count("skipped"):
         lines.append(as_text(counts(progress)))
     if len(progress.path) > 1:
@@ -47,7 +48,18 @@ def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
         lines += [
             _dim(f"  {seconds(took):>7}  {fit_id(component, room)}") for took, component in progress.slowest
         ]
+    if earlier is not None:
+        lines.append(_earlier(progress, earlier))
     return lines
+
+
+def _earlier(progress: Progress, earlier: EarlierEnd) -> Text:
+    """Return the last line about a build that was over before it was submitted."""
+    since = "before" if earlier.ended is None else f"since {moment(earlier.ended, earlier.now)}"
+    if progress.error is None:
+        return Text.assemble(("done", "bold green"), f" {since}; nothing was sent")
+    cure = f"scheduler retry {printable(progress.build)}, or run --fresh"
+    return Text.assemble(("errored", "bold red"), f" {since}; nothing was sent: {cure}")
 
 
 def _path(path: Sequence[Span], room: int) -> list[Text]:

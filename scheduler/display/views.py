@@ -193,11 +193,12 @@ class JsonView:
 
     def summary(self, now: float) -> None:
         """Write how it ended."""
-        progress = self._progress
+        progress, earlier = self._progress, self._progress.earlier
+        took = progress.elapsed(now) if earlier is None else earlier.took
         end: dict[str, Any] = {
             "event": "ended",
             "status": progress.status,
-            "seconds": round(progress.elapsed(now), 3),
+            "seconds": None if took is None else round(took, 3),
             "total": progress.total,
             "counts": progress.counts,
             "critical_path": [
@@ -215,6 +216,8 @@ class JsonView:
         }
         if progress.error is not None:
             end["error"] = progress.error
+        if earlier is not None:
+            end |= {"replayed": True, "since": earlier.ended}
         self._write(end)
 
     def _write(self, document: Mapping[str, Any]) -> None:

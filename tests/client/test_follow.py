@@ -15,7 +15,7 @@ from scheduler.bus import Message
 from scheduler.client.follow import open_following, show
 from scheduler.client.progress import Progress
 from scheduler.client.view import News
-from scheduler.commands.following import run_build
+from scheduler.commands.following import Submission, run_build
 from scheduler.errors import SteeringError
 
 SUBJECT = "scheduler.event.b=3A1=2Fx"
@@ -507,13 +507,13 @@ async def test_who_may_not_submit_is_told_at_once(
     fake_bus: FakeBus, capsys: pytest.CaptureFixture[str], forbidden: str, said: str
 ) -> None:
     """`run` says what it may not; a build that nobody could follow is not submitted."""
-    prepared = prepare(build(change("vpc::a"), id=BUILD))
+    submission = Submission.of(prepare(build(change("vpc::a"), id=BUILD)), b"{}")
     fake_bus.forbidden.add(forbidden)
     heard: list[Message] = []
     await fake_bus.subscribe("build.*", heard.append)
     with trio.fail_after(2):
         try:
-            code = await run_build(fake_bus, prepared, b"{}")
+            code = await run_build(fake_bus, submission)
         except SteeringError as error:
             code, text = 1, str(error)
         else:
@@ -542,5 +542,136 @@ async def test_a_rejection_is_told_once(
         publish(fake_bus, message.reply, {"id": BUILD, "status": "rejected", "error": error})
 
     await fake_bus.subscribe("build.create", reject)
-    assert await run_build(fake_bus, prepare(build(change("vpc::a"), id=BUILD)), b"{}") == 1
+    submission = Submission.of(prepare(build(change("vpc::a"), id=BUILD)), b"{}")
+    assert await run_build(fake_bus, submission) == 1
     assert capsys.readouterr().err == f"scheduler: the scheduler rejected the build (invalid){said}"
+
+
+class Intake:
+    """A scheduler that has some builds already, and keeps what is submitted to it."""
+
+    def __init__(self, bus: FakeBus, **answers: JSON) -> None:
+        self.bus = bus
+        self.answers = answers
+        """Answer to a build, by its id; others are accepted, and reported at once."""
+        self.submitted: list[JSON] = []
+        self.summary: JSON = {}
+        """Answer about any build; empty: nobody answers."""
+
+    async def open(self) -> None:
+        await self.bus.subscribe("build.create", self._take)
+        if self.summary:
+            answer = self.summary
+            await self.bus.subscribe(
+                "scheduler.build.get", lambda message: publish(self.bus, message.reply, answer)
+            )
+
+    def _take(self, message: Message) -> None:
+        document = json.loads(message.data)
+        self.submitted.append(document)
+        id_ = document["id"]
+        publish(self.bus, message.reply, {"id": id_, "status": "accepted"} | self.answers.get(id_, {}))
+        if id_ not in self.answers:
+            publish(self.bus, "build.create.done", document)
+
+
+REJECTED = {"status": "rejected", "error": {"code": "finished", "message": "a build old", "details": []}}
+RUNNING = {"status": "rejected", "error": {"code": "running", "message": "it runs", "details": []}}
+FINISHED = {"finished": True}
+
+
+def submission(id_: str = "old") -> Submission:
+    document = build(change("vpc::a"), id=id_)
+    return Submission.of(prepare(document), json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(("answer", "how"), [(REJECTED, "ran before"), (RUNNING, "is running")])
+async def test_other_content_under_an_id_is_one_line_with_the_cure(
+    fake_bus: FakeBus, capsys: pytest.CaptureFixture[str], answer: JSON, how: str
+) -> None:
+    """Whether the other build still runs or not."""
+    await Intake(fake_bus, old=answer).open()
+    assert await run_build(fake_bus, submission()) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == (
+        f"scheduler: old {how}, with other content; nothing was sent:"
+        " submit this one with --fresh, or with another --id\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (FINISHED, "ran before"),
+        (REJECTED, "ran before, with other content"),
+        (RUNNING, "is running, with other content"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_fresh_run_gets_an_id_of_its_own(
+    fake_bus: FakeBus,
+    capsys: pytest.CaptureFixture[str],
+    autojump_clock: trio.abc.Clock,
+    case: tuple[JSON, str],
+    as_json: bool,
+) -> None:
+    """The rest of the build is the same; the new id is told, with JSON beside the lines."""
+    answer, why = case
+    intake = Intake(fake_bus, old=answer)
+    await intake.open()
+    code = await run_build(fake_bus, submission(), json=as_json, renew=lambda one: one.renamed("old-2"))
+    out, err = capsys.readouterr()
+    first, second = intake.submitted
+    assert code == 0
+    assert second == first | {"id": "old-2"}
+    text = f"old {why}; this is submitted as old-2\n"
+    assert text in (err if as_json else out)
+    if as_json:
+        assert {json.loads(line)["build"] for line in out.splitlines()} == {"old-2"}
+
+
+def never(one: Submission) -> Submission:
+    raise AssertionError(one)
+
+
+async def test_a_fresh_run_of_a_new_build_keeps_its_id(
+    fake_bus: FakeBus, autojump_clock: trio.abc.Clock
+) -> None:
+    """So does any refusal that another id would not cure."""
+    intake = Intake(fake_bus, busy={"status": "rejected", "error": {"code": "busy", "message": "later"}})
+    await intake.open()
+    assert await run_build(fake_bus, submission("new"), renew=never) == 0
+    assert await run_build(fake_bus, submission("busy"), renew=never) == 1
+    assert [one["id"] for one in intake.submitted] == ["new", "busy"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ({"status": "done"}, 0, "done  1 component in 7.0s", "done since today"),
+        (
+            {"status": "errored", "error": "vpc::a: no"},
+            1,
+            "errored after 7.0s: vpc::a: no",
+            "errored since today",
+        ),
+    ],
+)
+async def test_without_a_stored_report_the_scheduler_tells_the_end(
+    fake_bus: FakeBus,
+    capsys: pytest.CaptureFixture[str],
+    autojump_clock: trio.abc.Clock,
+    case: tuple[JSON, int, str, str],
+) -> None:
+    """A build that ran before ends as it did then, with its duration; the last line says since when."""
+    fields, code, first, last = case
+    intake = Intake(fake_bus, old=FINISHED)
+    intake.summary = {"now": T + 9, "accepted": T, "ended": T + 7, "total": 1, "seq": 2, **fields}
+    intake.summary["counts"] = {"completed": 1 - code, "errored": code}
+    await intake.open()
+    assert await run_build(fake_bus, submission()) == code
+    out = capsys.readouterr().out.splitlines()
+    assert first in out
+    assert out[-1].startswith(last)
+    assert "; nothing was sent" in out[-1]

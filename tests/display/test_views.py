@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from support.feeds import JSON, T, Told, event
 
-from scheduler.client.progress import Progress
+from scheduler.client.progress import EarlierEnd, Progress
 from scheduler.client.timeline import read_timeline
 from scheduler.client.view import News
 from scheduler.display import Frame, JsonView, PlainView, TerminalView, frame_lines, open_view, render_summary
@@ -403,6 +404,46 @@ def test_the_summary_names_counts_duration_and_the_slowest() -> None:
     progress.finish({}, 107.0, failed=False)
     expected = ["", "done  2 components in 7.0s", "slowest:", "     7.0s  b", "     1.0s  a"]
     assert summary_of(progress, 107.0) == expected
+
+
+ENDED = datetime(2026, 1, 12, 17, 3).timestamp()  # noqa: DTZ001 - in the zone of this computer
+NEXT_DAY = datetime(2026, 1, 13, 9, 30).timestamp()  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ("error", "earlier", "first", "last"),
+    [
+        (None, EarlierEnd(ENDED, NEXT_DAY, 7.0), "done  2 components in 7.0s", "done since yesterday 17:03"),
+        (None, EarlierEnd(None, NEXT_DAY, None), "done  2 components", "done before"),
+        ("a: no", EarlierEnd(ENDED, ENDED, 7.0), "errored after 7.0s: a: no", "errored since today 17:03"),
+        ("a: no", EarlierEnd(ENDED, ENDED, None), "errored: a: no", "errored since today 17:03"),
+    ],
+)
+def test_the_last_line_says_that_nothing_was_sent(
+    error: str | None, earlier: EarlierEnd, first: str, last: str
+) -> None:
+    """Where a build was over before it was submitted: since when, and what to do where it failed."""
+    progress = Progress("b", "build.create", 100.0, total=2)
+    progress.finish({"error": error}, 100.5, failed=error is not None)
+    progress.earlier = earlier
+    lines = summary_of(progress, 100.5)
+    assert lines[1] == first
+    cure = ": scheduler retry b, or run --fresh" if error else ""
+    assert lines[-1] == f"{last}; nothing was sent{cure}"
+
+
+def test_json_says_that_nothing_was_sent() -> None:
+    """In its last object, with the time of the end."""
+    progress = Progress("b", "build.create", 100.0, total=2)
+    progress.finish({}, 100.5, failed=False)
+    out = io.StringIO()
+    JsonView(progress, Console(file=out, width=40)).summary(100.5)
+    assert "replayed" not in json.loads(out.getvalue())
+    progress.earlier = EarlierEnd(ENDED, NEXT_DAY, None)
+    out = io.StringIO()
+    JsonView(progress, Console(file=out, width=40)).summary(100.5)
+    end = json.loads(out.getvalue())
+    assert (end["status"], end["replayed"], end["since"], end["seconds"]) == ("done", True, ENDED, None)
 
 
 def chain(length: int, name: str = "c") -> JSON:

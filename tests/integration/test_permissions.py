@@ -268,7 +268,7 @@ def test_a_scheduler_says_what_it_lacks(guarded: Guarded) -> None:
 
 
 def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
-    """run as a submitter; as the scheduler export, and doctor, before the service's first start and after."""
+    """run as a submitter, twice; as the scheduler export, and doctor, before the first start and after."""
     doctor = guarded.command("scheduler", "doctor")
     assert doctor.code == 0, doctor.output
     assert "may publish and subscribe on all that it needs" in doctor.output
@@ -278,6 +278,10 @@ def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
     path.write_text(json.dumps(build(component("vpc::1"), id="small")))
     run = guarded.command("submitter", "run", str(path))
     assert (run.code, run.errors) == (0, "")
+    again = guarded.command("submitter", "run", str(path))
+    assert (again.code, again.errors) == (0, "")
+    *_, last = again.out
+    assert re.fullmatch("done since .*; nothing was sent", last)
     doctor = guarded.command("scheduler", "doctor")
     assert doctor.code == 0, doctor.output
     assert "all set up as they should be" in doctor.output
