@@ -248,6 +248,7 @@ def test_secrets_stay_secret_in_complaints(
 PAGES = [["--help"], *([command, flag] for command in COMMANDS for flag in ("--help", "--help-all"))]
 ONCE = {
     "all", "components", "now", "reason", "output", "trace", "format", "around", "depth", "ask", "secrets",
+    "id", "set", "set-string", "values", "fresh",
 }  # fmt: skip
 """Flags of what is asked or ordered once: no variable says it for every call."""
 SHARED = {"nats-url", "user", "inbox-prefix", "tls-ca", "log-level", "log-format"}
@@ -403,8 +404,8 @@ def test_what_was_probably_meant_otherwise_is_a_warning(
     assert out.startswith(f"{name} is fine: ")
     assert err.splitlines() == [
         f"scheduler: {name} has 2 warnings:",
-        "  vpc::test-vpc._time_out: is unknown and has no effect; did you mean '_timeout'?",
-        "  options.on_eror: is unknown and has no effect; did you mean 'on_error'?",
+        f"  {name}:1: vpc::test-vpc._time_out: is unknown and has no effect; did you mean '_timeout'?",
+        f"  {name}:1: options.on_eror: is unknown and has no effect; did you mean 'on_error'?",
         "scheduler: warning: SCHEDULER_STOR is none of our variables; did you mean SCHEDULER_STORE?",
     ]
 

@@ -4,6 +4,7 @@ Ids come from the scheduler that the command itself would ask. If none answers w
 offered and nothing is printed.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -21,6 +22,8 @@ Candidates = Iterable[tuple[str, str]]
 """Values, each with a short description."""
 Completer = Callable[[Any], Candidates]
 """Completer of cyclopts: called with the text typed so far."""
+ENDINGS: Final = (".json", ".yaml", ".yml")
+"""Ends of the names of files with a build or values."""
 _T = TypeVar("_T")
 
 
@@ -50,13 +53,44 @@ def components(context: Any) -> Candidates:
 
 
 def build_files(context: Any) -> Candidates:
-    """Offer JSON files, and folders."""
-    return [(path, "") for path in paths(context.incomplete) if path.endswith(("/", ".json"))]
+    """Offer JSON and YAML files, and folders."""
+    return [(path, "") for path in paths(context.incomplete) if path.endswith(("/", *ENDINGS))]
 
 
 def builds_or_files(context: Any) -> Candidates:
     """Offer files with a build, and the ids of builds."""
     return [*build_files(context), *all_builds(context)]
+
+
+def build_ids(_context: Any) -> Candidates:
+    """Offer the word in place of which an id is made up."""
+    return [("auto", "an id with the time")]
+
+
+def option_paths(context: Any) -> Candidates:
+    """Offer the paths in the ``options`` of the file that was typed before, to be given another value."""
+    name = next((one.raw for key in ("file", "build") if (one := context.get(key)) is not None), None)
+    if name is None or not Path(name).is_file():
+        return []
+    from scheduler.definition.notation import read_text  # noqa: PLC0415 - only a shell asks for it
+    from scheduler.definition.strictjson import decode, split_object  # noqa: PLC0415
+
+    try:
+        text = read_text(name, Path(name).read_bytes())
+        options = decode(split_object(text.json)["options"]) if text is not None else None
+    except (OSError, ValueError, KeyError, SchedulerError):
+        return []
+    return [(f"{path}=", "") for path in _paths_in(options, "") if path.startswith(context.incomplete)]
+
+
+def _paths_in(options: Any, before: str) -> Iterator[str]:
+    """Yield the paths of all values in an object that are no objects themselves."""
+    for key, value in options.items() if isinstance(options, dict) else ():
+        path = before + re.sub(r"([.\\])", r"\\\1", key)
+        if isinstance(value, dict) and value:
+            yield from _paths_in(value, f"{path}.")
+        else:
+            yield path
 
 
 def topics(_context: Any) -> Candidates:

@@ -21,7 +21,7 @@ STANDARD_INPUT = "-"
 BuildFile: TypeAlias = Annotated[
     str,
     Parameter(
-        help="File with a build as JSON; - for standard input.",
+        help="File with a build as JSON or YAML; - for standard input.",
         allow_leading_hyphen=True,
         completer=build_files,
     ),

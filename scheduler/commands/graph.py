@@ -11,7 +11,8 @@ from scheduler.bus import Bus
 from scheduler.client.ask import get_build
 from scheduler.client.lenient import objects
 from scheduler.commands.asking import in_time, option, run_asking
-from scheduler.commands.completers import builds_or_files, components
+from scheduler.commands.completers import ENDINGS, builds_or_files, components
+from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
 from scheduler.commands.files import STANDARD_INPUT, BuildAction
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -40,7 +41,7 @@ def graph(
     build: Annotated[
         str,
         Parameter(
-            help="File with a build as JSON (- for standard input), or a build's id.",
+            help="File with a build as JSON or YAML (- for standard input), or a build's id.",
             allow_leading_hyphen=True,
             completer=builds_or_files,
         ),
@@ -54,6 +55,7 @@ def graph(
         str | None, option("Draw only what is around this component.", completer=components)
     ] = None,
     depth: Annotated[int, option("How many edges around it [default: 2].")] = 2,
+    content: ContentFlags = CONTENT_DEFAULTS,
     limits: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -65,8 +67,10 @@ def graph(
     if is_file(build):
         from scheduler.commands.checking import read_checked  # noqa: PLC0415 - a build's id does without
 
-        checked = read_checked(build, settings_of(limits), action)
+        checked = read_checked(build, settings_of(limits), action, content)
         return 1 if checked is None else show(drawing_of_build(checked[1].build, checked[1].graph))
+    if content.given is not None:
+        raise InvalidSettings(f"{content.given} is for a build in a file, and there is no file {build!r}")
 
     async def ask(bus: Bus) -> int:
         answer = await in_time(get_build(bus, build, graph=True), pages=True)
@@ -82,7 +86,7 @@ def is_file(name: str) -> bool:
     """Tell whether this is a file, or looks too much like one to be a build's id."""
     if name.startswith("-") or name == STANDARD_INPUT:
         return True
-    return name.endswith(".json") or "/" in name or Path(name).is_file()
+    return name.endswith(ENDINGS) or "/" in name or Path(name).is_file()
 
 
 def _show(drawing: Drawing, *, format: Format, output: Path | None, component: str | None, depth: int) -> int:  # noqa: A002

@@ -22,13 +22,14 @@ from scheduler.setting import (
 from scheduler.text import write_duration
 
 OPTIONS = Group("Options", sort_key=1)
-STORE = Group("Store", sort_key=2)
-BUILDS = Group("Builds", sort_key=3)
-TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=4)
-LIMITS = Group("Limits", sort_key=5)
-SIMULATED = Group("Simulated connectors", sort_key=6)
-BROKER = Group("Broker", sort_key=7)
-LOG = Group("Log", sort_key=8)
+CONTENT = Group("Id and values", sort_key=2)
+STORE = Group("Store", sort_key=3)
+BUILDS = Group("Builds", sort_key=4)
+TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)
+LIMITS = Group("Limits", sort_key=6)
+SIMULATED = Group("Simulated connectors", sort_key=7)
+BROKER = Group("Broker", sort_key=8)
+LOG = Group("Log", sort_key=9)
 _PANELS: Final = {
     Section.BROKER: BROKER,
     Section.EMBEDDED: OPTIONS,

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
-from scheduler.commands.files import BuildAction, BuildFile, note_action, read_file
+from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
+from scheduler.commands.files import BuildAction, BuildFile
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     QUIET_LOG_DEFAULTS,
@@ -17,6 +18,7 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.parameters import LIMITS, OPTIONS, number, switch, text
 from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
+from scheduler.commands.sources import read_source
 from scheduler.config import Settings, parse_rules
 from scheduler.definition.validation import read_build
 from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
@@ -48,6 +50,7 @@ def plan(
         ),
     ] = False,
     json: Annotated[bool, switch("json", "Print JSON instead of text.")] = False,
+    content: ContentFlags = CONTENT_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -55,20 +58,20 @@ def plan(
     """Show what a build will do, without running it."""
     settings = settings_of(build)
     given, limits = _given(durations), parse_rules(rules)
-    data = read_file(file)
-    if data is None:
+    source = read_source(file, settings, action, content)
+    if source is None:
         return 1
-    note_action(file, data, action)
     # A large build is many objects, and none of them is garbage before the process ends.
     gc.disable()
     try:
         prepared = read_build(
-            data,
+            source.data,
             limits=settings.limits,
             templates=settings.templates,
             unresolved=settings.unresolved,
             action=action,
         )
+        source.warn_of_unused(prepared)
         known, cap = Durations(given), max_in_flight_per_build
         if ask:
             from scheduler.commands.consulting import consult  # noqa: PLC0415 - it loads all of Trio
@@ -80,9 +83,7 @@ def plan(
             known, limits, cap = answer.durations, answer.rules, answer.cap or cap
         found = preview(prepared, known, limits, cap=cap)
     except InvalidBuild as error:
-        from scheduler.commands.checking import complain_of_build  # noqa: PLC0415 - as above
-
-        complain_of_build(file, error)
+        source.complain(error)
         return 1
     finally:
         # Nor is it worth a look now, or when the interpreter ends.

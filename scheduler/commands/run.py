@@ -2,8 +2,11 @@
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
+from cyclopts import Parameter
+
+from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
 from scheduler.commands.files import BuildAction, BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -12,10 +15,12 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
-from scheduler.commands.parameters import switch
-from scheduler.commands.saying import complain
+from scheduler.commands.parameters import CONTENT, switch
+from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
+
+_FRESH: Final = "Run it again, under a new id, if a build of this id ran before or has other content."
 
 
 def run(
@@ -25,6 +30,8 @@ def run(
     simulate: Annotated[bool, switch("simulate", "Run simulated connectors in this process.")] = False,
     action: BuildAction = None,
     json: Annotated[bool, switch("json", "Print JSON lines instead of a live board.")] = False,
+    content: ContentFlags = CONTENT_DEFAULTS,
+    fresh: Annotated[bool, Parameter(help=_FRESH, negative="", group=CONTENT, show_default=False)] = False,
     embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
@@ -39,20 +46,29 @@ def run(
     from scheduler.commands import session  # noqa: PLC0415
     from scheduler.commands.checking import read_checked  # noqa: PLC0415
     from scheduler.commands.following import Submission, run_build  # noqa: PLC0415
+    from scheduler.commands.sources import AUTO, made_up_id  # noqa: PLC0415
 
     session.configure_log(settings)
-    checked = read_checked(file, settings, action)
+    checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
-    data, prepared = checked
+    source, prepared = checked
+    submission = Submission.of(prepared, compact(source.data))
+    if content.id == AUTO and not json:
+        say(f"build {submission.id}")
+
+    def renew(before: Submission) -> Submission:
+        nonlocal submission
+        submission = before.renamed(made_up_id(before.data, before.id))
+        return submission
 
     def interrupted() -> None:
         if settings.embedded:
-            complain(f"interrupted: {prepared.build.id} was stopped, with the scheduler in this process")
+            complain(f"interrupted: {submission.id} was stopped, with the scheduler in this process")
         else:
-            complain(f"interrupted: no longer following {prepared.build.id}; it continues")
+            complain(f"interrupted: no longer following {submission.id}; it continues")
 
-    job = partial(run_build, build=Submission.of(prepared, compact(data)), json=json)
+    job = partial(run_build, build=submission, json=json, renew=renew if fresh else None)
     own_folder = settings.embedded and embedded.data_dir is None
     with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return session.run_async(

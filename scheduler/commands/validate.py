@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated
 
 from scheduler.bus import Bus
+from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
 from scheduler.commands.files import BuildAction, BuildFile
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -22,7 +23,6 @@ from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
 from scheduler.commands.variables import misspelt_variables
 from scheduler.definition.model import Action, Build, State
 from scheduler.definition.validation import Prepared
-from scheduler.errors import Problem
 from scheduler.text import count, printable
 
 
@@ -34,6 +34,7 @@ def validate(
     connectors: Annotated[
         bool, switch("connectors", "Ask the broker for requests without a connector.")
     ] = False,
+    content: ContentFlags = CONTENT_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -43,12 +44,12 @@ def validate(
     from scheduler.commands.checking import read_checked  # noqa: PLC0415
 
     settings = settings_of(build, broker, log)
-    checked = read_checked(file, settings, action)
+    checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
-    _, prepared = checked
+    source, prepared = checked
     say(f"{printable(file)} is fine: {describe(prepared)}")
-    warn(file, prepared.hints)
+    warn(file, [source.located(hint) for hint in prepared.hints])
     if not connectors:
         return 0
     from scheduler.commands.session import configure_log, run_async, with_parts  # noqa: PLC0415 - as above
@@ -57,11 +58,11 @@ def validate(
     return run_async(partial(with_parts, settings, None, partial(_ask_broker, prepared.build)))
 
 
-def warn(file: str, hints: Sequence[Problem]) -> None:
+def warn(file: str, hints: Sequence[str]) -> None:
     """Print probable mistakes: in a build, and in the variables of this process."""
     if hints:
         complain(f"{printable(file)} has {count(len(hints), 'warning')}:")
-        sys.stderr.write("".join(f"  {printable(str(hint))}\n" for hint in hints))
+        sys.stderr.write("".join(f"  {printable(hint)}\n" for hint in hints))
     for text in misspelt_variables(os.environ):
         complain(f"warning: {text}")
 

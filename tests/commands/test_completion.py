@@ -1,5 +1,6 @@
 """Completion in shells: what is offered where, and that nothing else ever reaches the shell."""
 
+import json
 import os
 import shutil
 import socket
@@ -102,7 +103,32 @@ def test_files_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert offered("timeline", "x", "--trace=b") == ["--trace=b.txt"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert offered("run", "~/fol") == ["~/folder/"]
+    (tmp_path / "folder" / "d.yaml").touch()
+    assert (
+        offered("run", "folder/")
+        == offered("graph", "x", "--values", "folder/")
+        == [
+            "folder/c.json",
+            "folder/d.yaml",
+        ]
+    )
     assert offered("run", "no/such/") == offered("run", "~nobody-of-this-name/") == []
+
+
+@pytest.mark.parametrize("name", ["b.yaml", "b.json"])
+def test_the_options_of_a_file_are_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As paths that await a value; a file that is not there, or is no build, offers none."""
+    monkeypatch.chdir(tmp_path)
+    options = {"size": 1, "tags": {"env": "x", "a.b": [1]}, "none": {}}
+    (tmp_path / name).write_text(json.dumps({"options": options}))
+    assert offered("run", name, "--set", "") == ["size=", "tags.env=", r"tags.a\.b=", "none="]
+    assert offered("plan", name, "--set", "tags.e") == ["tags.env="]
+    assert offered("graph", name, "--set=si") == ["--set=size="]
+    assert offered("validate", name, "--id", "") == ["auto"]
+    (tmp_path / name).write_text("[")
+    assert offered("run", name, "--set", "") == offered("run", "gone", "--set", "") == []
 
 
 @pytest.mark.parametrize(

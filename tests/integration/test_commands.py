@@ -101,6 +101,72 @@ def test_run_ends_with_1_where_the_scheduler_rejects_it(site: Site, write: Any) 
     site.submitter.done(document)
 
 
+def test_a_build_is_run_twice(start_world: Any, write: Any) -> None:
+    """The second time nothing is sent, and the last line says so; a fresh run has an id of its own."""
+    world: World = start_world(jetstream=True)
+    scheduler, connectors = world.scheduler("--store", "jetstream"), world.connectors()
+    requests = world.client().listen("vpc.create.aws")
+    name = write(build(component("vpc::1", size="{{ build.options.size | default(1) }}"), id="twice"))
+    first = world.command("run", name)
+    assert (first.code, first.errors) == (0, "")
+    again = world.command("run", name)
+    assert (again.code, again.errors) == (0, "")
+    *_, last = again.out
+    assert re.fullmatch(r"done since (today|yesterday) [0-9]{2}:[0-9]{2}; nothing was sent", last)
+    (line,) = (one for one in again.out if one.startswith("done  1 component in "))
+    assert line in list(first.out)
+    *_, end = map(json.loads, world.command("run", name, "--json").out)
+    assert (end["status"], end["replayed"], end["counts"]["completed"]) == ("done", True, 1)
+    other = world.command("run", name, "--set", "size=3")
+    assert (other.code, other.output) == (1, "")
+    (complaint,) = other.err
+    assert complaint.startswith("scheduler: twice ran before, with other content; nothing was sent: ")
+    assert connectors.ids() == ["vpc::1"]
+    fresh = world.command("run", name, "--set", "size=3", "--fresh")
+    assert (fresh.code, fresh.errors) == (0, "")
+    told = fresh.out.first(lambda line: line.startswith("twice ran before"))
+    made = told.rpartition(" ")[2]
+    assert re.fullmatch(r"twice-[0-9]{8}-[0-9]{6}-\w{5}", made)
+    assert [(one.json["service"], one.json["size"]) for one in requests] == [("twice", 1), (made, 3)]
+    scheduler.end()
+
+
+def test_a_failed_build_is_not_run_again_by_itself(start_world: Any, write: Any) -> None:
+    """The last line names the two ways on; after a retry that succeeded it is done."""
+    world: World = start_world(jetstream=True)
+    scheduler, _ = world.scheduler("--store", "jetstream"), world.connectors()
+    name = write(build(failing("vpc::1"), id="fails"))
+    assert world.command("run", name).code == 1
+    again = world.command("run", name)
+    assert again.code == 1
+    *_, last = again.out
+    assert last.startswith("errored since ")
+    assert last.endswith("; nothing was sent: scheduler retry fails, or run --fresh")
+    scheduler.end()
+
+
+def test_one_file_is_many_builds(site: Site, tmp_path: Path) -> None:
+    """In YAML, with ids that are made up, and values from a pipe; what nothing reads is a warning."""
+    path = tmp_path / "b.yaml"
+    path.write_text(
+        "name: many\nchanges:\n- _component_id: vpc::1\n  _component: vpc\n  _action: create\n"
+        "  _provider: aws\n  zone: '{{ build.options.zone }}'\n"
+    )
+    made, requests = [], site.client.listen("vpc.create.aws")
+    for zone in ("a", "b"):
+        flags = ["--id", "auto", "--values", "-", "--set", "zoen=1"]
+        command = site.world.command("run", str(path), *flags, text=f"zone: {zone}")
+        assert command.code == 0, command.errors
+        (warning,) = command.err
+        assert (
+            warning == "scheduler: warning: --set zoen: nothing in the build reads it; did you mean 'zone'?"
+        )
+        made.append(command.out.first(lambda line: line.startswith("build many-")).removeprefix("build "))
+    found = [one.json for one in requests if one.json["service"] in made]
+    assert [(one["service"], one["zone"]) for one in found] == list(zip(made, ("a", "b"), strict=True))
+    assert made == sorted(set(made))
+
+
 @pytest.mark.parametrize("number", [SIGINT, SIGTERM])
 def test_an_interrupted_run_leaves_the_build_alone(site: Site, write: Any, number: Any) -> None:
     """It ends with 128 and the signal's number; the build goes on without it."""
