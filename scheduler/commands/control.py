@@ -12,6 +12,7 @@ from scheduler.bus import Bus
 from scheduler.client.ask import ask
 from scheduler.client.lenient import text
 from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
+from scheduler.commands.completers import components
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId, ComponentId, RunningBuildId
 from scheduler.commands.saying import say
@@ -69,12 +70,15 @@ def retry(
     component: ComponentId | None = None,
     /,
     *,
+    from_: Annotated[str | None, option(description_of(verbs.Retry, "from"), components)] = None,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Retry what failed in a build, or one of its components."""
-    return _give(verbs.Retry(id=build, component=component), broker, log, json=json)
+    if component is not None and from_ is not None:
+        raise InvalidSettings("--from: it is instead of COMPONENT, not beside it")
+    return _give(verbs.Retry(id=build, component=component, start=from_), broker, log, json=json)
 
 
 def skip(

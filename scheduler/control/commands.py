@@ -10,6 +10,7 @@ from scheduler.control.finder import vertex_of
 from scheduler.control.parts import Parts
 from scheduler.control.registry import Verbs
 from scheduler.control.verbs import Done
+from scheduler.errors import Refused
 from scheduler.journal.events import Event
 from scheduler.plan import Plan, steering
 from scheduler.supervision.explainer import Seen
@@ -46,15 +47,19 @@ async def resume(parts: Parts, request: verbs.Resume) -> Done:
 @COMMANDS.register(verbs.Retry)
 async def retry_failed(parts: Parts, request: verbs.Retry) -> Done:
     """Send again what failed, in a new run if the build is finished."""
-    one = request.component
+    if request.component is not None and request.start is not None:
+        raise Refused("invalid", "component or from: one of them at a time")
+    one, behind = request.component or request.start, request.start is not None
     if await parts.builds.keeps_running(request.id):
         commands, seen = await parts.builds.steer(request.id)
-        text, components = await commands.retry(None if one is None else vertex_of(seen.plan, one))
+        vertex = None if one is None else vertex_of(seen.plan, one)
+        text, components = await commands.retry(vertex, behind=behind)
         return _done(seen, text, components)
     said: list[tuple[str, int]] = []
 
     def decide(plan: Plan) -> Sequence[Event]:
-        events, text, components = steering.retry_told(plan, None if one is None else vertex_of(plan, one))
+        vertex = None if one is None else vertex_of(plan, one)
+        events, text, components = steering.retry_told(plan, vertex, behind=behind)
         said.append((text, components))
         return events
 

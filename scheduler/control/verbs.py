@@ -183,6 +183,10 @@ class Retry(Command, frozen=True, kw_only=True):
     """Retry what failed in a build, or one of its components."""
 
     component: ComponentId | None = None
+    start: Annotated[
+        ComponentId | None,
+        Meta(description="Retry only what failed of this component and all that depends on it."),
+    ] = field(default=None, name="from")
 
 
 class Skip(Command, frozen=True, kw_only=True):

@@ -108,19 +108,28 @@ class Graph:
                     total[vertex] += max([total[dependent] for dependent in dependents])
         return total
 
-    def ancestors(self, vertex: Vertex) -> set[Vertex]:
-        """Return all dependencies of ``vertex``, direct or not."""
-        found: set[Vertex] = set()
-        todo = list(self.dependencies[vertex])
-        while todo:
-            one = todo.pop()
-            if one not in found:
-                found.add(one)
-                todo.extend(self.dependencies[one])
-        return found
+    def ancestors(self, *vertices: Vertex) -> set[Vertex]:
+        """Return all dependencies of the vertices, direct or not."""
+        return _reached(self.dependencies, vertices)
+
+    def descendants(self, *vertices: Vertex) -> set[Vertex]:
+        """Return all dependents of the vertices, direct or not."""
+        return _reached(self.dependents, vertices)
 
     def knots(self) -> list[Knot]:
         """Return the cycles as knots of connected cycles, in the order of their vertices."""
         # A vertex with a layer is on no cycle: that decides it for nearly every build.
         rest = set(range(len(self.ids))).difference(*self.layers())
         return sorted(find_knots(self.dependents, rest), key=lambda knot: knot.cycle) if rest else []
+
+
+def _reached(next_ones: Sequence[Sequence[Vertex]], starts: Iterable[Vertex]) -> set[Vertex]:
+    """Return what can be reached from the starts, which are among it only if one leads to another."""
+    found: set[Vertex] = set()
+    todo = [one for start in starts for one in next_ones[start]]
+    while todo:
+        one = todo.pop()
+        if one not in found:
+            found.add(one)
+            todo.extend(next_ones[one])
+    return found

@@ -48,17 +48,24 @@ def pause(plan: Plan, *, on: bool) -> list[Event]:
     return _applied(plan, Paused() if on else Unpaused())
 
 
-def retry(plan: Plan, vertex: Vertex | None = None) -> list[Event]:
+def retry(plan: Plan, vertex: Vertex | None = None, *, behind: bool = False) -> list[Event]:
     """Send a failed change again, or all of them. After the end of the build this begins a new run.
 
     A late success that was kept beside an error is adopted instead. The operator has seen the failures that
     are not sent again: the build continues without them, and without what depends on them.
 
+    Args:
+        plan: the plan of the build.
+        vertex: the change; None for all that have failed.
+        behind: whether what depends on it, directly or not, is sent again as well, as far as it has failed;
+            the change itself may be completed then, and stays so.
+
     Raises:
         Refused: there is nothing to retry, or the build is cancelled.
     """
     failed = plan.phases.within(Phase.ERRORED)
-    if vertex is not None and vertex not in failed:
+    chosen = failed if vertex is None else _failed_from(plan, vertex) if behind else [vertex]
+    if vertex is not None and not behind and vertex not in failed:
         name, phase = plan.graph.ids[vertex], plan.phases[vertex].value
         raise Refused("conflict", f"{name} is {phase}: only what has failed can be tried again")
     if plan.state.finished and plan.phases.settled - len(failed) == len(plan.phases):
@@ -67,12 +74,35 @@ def retry(plan: Plan, vertex: Vertex | None = None) -> list[Event]:
         raise Refused("conflict", _LATER)
     if not plan.state.finished and not failed:
         raise Refused("conflict", "no component has failed")
-    chosen = failed if vertex is None else [vertex]
     late = {one: plan.state.adoptable[one] for one in chosen if one in plan.state.adoptable}
     events = _applied(plan, _reopened(plan, chosen))
     for one, body in late.items():
         events += _applied(plan, plan.state.ledger.completion(one, body))
     return events
+
+
+def _failed_from(plan: Plan, vertex: Vertex) -> list[Vertex]:
+    """Return what has failed of a change and all that depends on it.
+
+    Raises:
+        Refused: nothing of it has, and nothing of it is left over from a run that has ended.
+    """
+    part = {vertex, *plan.graph.descendants(vertex)}
+    failed = [one for one in plan.phases.within(Phase.ERRORED) if one in part]
+    left = part.intersection(plan.phases.within(Phase.SKIPPED, Phase.WAITING))
+    if failed or (plan.state.finished and any(not _blocked_by(plan, one) for one in left)):
+        return failed
+    name = plan.graph.ids[vertex]
+    if left and (blocked := _blocked_by(plan, min(left))):
+        ids = plan.graph.ids
+        cure = f"retry that one, or skip it: {ids[blocked[0]]}"
+        raise Refused("conflict", f"{ids[min(left)]} depends on what has failed; {cure}")
+    raise Refused("conflict", f"nothing has failed of {name} and what depends on it")
+
+
+def _blocked_by(plan: Plan, vertex: Vertex) -> list[Vertex]:
+    """Return the failed changes that a change depends on, directly or not."""
+    return sorted(plan.graph.ancestors(vertex).intersection(plan.phases.within(Phase.ERRORED)))
 
 
 def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]:
@@ -135,14 +165,16 @@ def _applied(plan: Plan, event: Event) -> list[Event]:
     return [event]
 
 
-def retry_told(plan: Plan, vertex: Vertex | None) -> tuple[list[Event], str, int]:
+def retry_told(
+    plan: Plan, vertex: Vertex | None, *, behind: bool = False
+) -> tuple[list[Event], str, int]:
     """Decide as `retry` does; also return what will be sent, as a sentence, and the number of components.
 
     Where nothing would have been sent any more, that is also what was never sent.
     """
     idle = plan.state.halted or plan.state.finished
     expected = set() if idle else set(plan.phases.within(Phase.WAITING))
-    events = retry(plan, vertex)
+    events = retry(plan, vertex, behind=behind)
     adopted = sum(isinstance(event, Settled) for event in events)
     again = len(getattr(events[0], "components", ())) - adopted
     due = set(plan.phases.within(Phase.WAITING)) - expected

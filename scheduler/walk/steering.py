@@ -105,10 +105,10 @@ class Steering:
             self._hold.unpause()
         return "resumed"
 
-    async def retry(self, vertex: Vertex | None) -> tuple[str, int]:
+    async def retry(self, vertex: Vertex | None, *, behind: bool = False) -> tuple[str, int]:
         """Send failed components again; returns a sentence for a person, and their number."""
         before = self._settled()
-        events, text, components = steering.retry_told(self._plan, vertex)
+        events, text, components = steering.retry_told(self._plan, vertex, behind=behind)
         self._observer.happened("retried", vertex)
         await self._carry_out(events, before)
         return text, components

@@ -182,6 +182,7 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
         (["resume", BUILD], "resume", {}),
         (["retry", BUILD], "retry", {}),
         (["retry", BUILD, "vpc::a"], "retry", {"component": "vpc::a"}),
+        (["retry", BUILD, "--from", "vpc::a"], "retry", {"from": "vpc::a"}),
         (["skip", BUILD, "vpc::a"], "skip", {"component": "vpc::a"}),
         (
             ["skip", BUILD, "vpc::a", "--output", '{"id": 7}'],
@@ -205,6 +206,12 @@ def test_an_order_is_given_and_its_answer_printed(
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == "so it \\x1bis\n"
     assert scheduler.asked == [(verb, {"id": BUILD, **order})]
+
+
+def test_a_retry_takes_a_component_or_where_to_begin(capsys: Captured) -> None:
+    """They mean different things, and both at once would be a guess."""
+    assert cli.main(["retry", BUILD, "vpc::a", "--from", "vpc::b"]) == 2
+    assert "--from: it is instead of COMPONENT" in capsys.readouterr().err
 
 
 def test_an_order_s_answer_as_json(scheduler: FakeScheduler, capsys: Captured) -> None:

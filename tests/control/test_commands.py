@@ -240,6 +240,28 @@ async def test_a_build_that_has_failed_is_tried_again_in_a_new_run(autojump_cloc
         )
 
 
+async def test_what_failed_behind_a_component_is_tried_again(autojump_clock: MockClock) -> None:
+    """In the same run or a new one; what is completed is not sent again, nor what failed elsewhere."""
+    value = document("abcx", [("a", "b"), ("b", "c")]) | {"options": {"on_error": "continue"}}
+    of_b, of_x = flaky("b", 2), flaky("x", 1)
+    plant = Plant(lambda one: (of_x if one["_component_id"] == "x" else of_b)(one))
+    async with plant.run() as process:
+        await process.submit(value)
+        await until(lambda: process.reports)
+        await trio.sleep(1)
+        answer = await ask(process, "retry", **{"from": "a"})
+        assert answer["text"] == "run 2 begins: 2 components will be sent, 1 of them again"
+        await until(lambda: len(process.reports) == 2)
+        await trio.sleep(1)
+        await ask(process, "retry", **{"from": "b"})
+        await until(lambda: len(process.reports) == 3)
+        assert sorted(process.requests) == ["a", "b", "b", "b", "c", "x"]
+        assert states(process.reports[-1][1]) == {
+            **dict.fromkeys("abc", "completed"),
+            "x": "errored",
+        }
+
+
 async def test_a_component_of_a_build_that_is_over_is_skipped(autojump_clock: MockClock) -> None:
     """In a new run: what depends on it sees the output."""
     value = document(["a", change("b", vpc="{{ components['a'].vpc_id }}")], [("a", "b")])

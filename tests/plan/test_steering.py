@@ -256,6 +256,67 @@ def test_a_cancelled_build_that_is_over_can_be_gone_on_with() -> None:
     assert run.report().get("error") is None
 
 
+def _two_failed() -> Run:
+    """`a` is done; `b` and `c` behind it have failed, and `x` beside them; `d` and `y` are skipped."""
+    edges = [("a", "b"), ("a", "c"), ("b", "d"), ("x", "y")]
+    run = Run(build(*map(change, "abcdxy"), edges=edges, options=GOES_ON))
+    run.do("a")
+    for name in "bcx":
+        run.send(name)
+        run.fail(name)
+    return run
+
+
+def test_what_failed_behind_a_component_is_sent_again() -> None:
+    """The component itself is completed, and stays so; what failed elsewhere stays as well."""
+    run = _two_failed()
+    assert steering.retry(run.plan, run.vertex("a"), behind=True) == [Retried(("b", "c"), 1)]
+    assert run.phases() == {
+        **{"a": "completed", "b": "waiting", "c": "waiting", "d": "waiting"},
+        **{"x": "errored", "y": "skipped"},
+    }
+    run.do("b", "c", "d")
+    assert run.over()
+    assert run.report()["error"] == "x: broken"
+
+
+def test_a_component_that_failed_is_sent_again_with_what_is_behind_it() -> None:
+    """What depends on it was skipped; a component beside it that failed as well is not part of it."""
+    run = _two_failed()
+    assert steering.retry(run.plan, run.vertex("b"), behind=True) == [Retried(("b",), 1)]
+    assert run.phases()["d"] == "waiting"
+    assert run.phases()["c"] == "errored"
+
+
+def test_what_was_never_begun_behind_a_component_begins_in_a_new_run() -> None:
+    """Nothing behind it has failed; the build ended before it was due."""
+    run = Run(build(*map(change, "ab"), edges=[("a", "b")]))
+    run.do("a")
+    finished(run, *steering.cancel(run.plan))
+    assert steering.retry(run.plan, run.vertex("b"), behind=True) == [Retried((), 2)]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("y", "y depends on what has failed; retry that one, or skip it: x"),
+        ("d", "d depends on what has failed; retry that one, or skip it: b"),
+        ("e", "nothing has failed of e and what depends on it"),
+    ],
+)
+def test_what_cannot_be_sent_yet_is_refused(name: str, reason: str) -> None:
+    """Naming what has to be sent before it, if that has failed."""
+    edges = [("b", "d"), ("x", "y")]
+    run = Run(build(*map(change, "bdexy"), edges=edges, options=GOES_ON))
+    run.do("e")
+    for failing in "bx":
+        run.send(failing)
+        run.fail(failing)
+    with pytest.raises(Refused, match=re.escape(reason)):
+        steering.retry(run.plan, run.vertex(name), behind=True)
+    assert run.phases() == {"b": "errored", "d": "skipped", "e": "completed", "x": "errored", "y": "skipped"}
+
+
 # --- supply
 
 
