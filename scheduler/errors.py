@@ -117,6 +117,14 @@ class InvalidBuild(SchedulerError):
         super().__init__(f"{first} (and {more} more)" if more > 0 else first)
 
 
+class InvalidSelection(SchedulerError):
+    """A part of a build was asked for that cannot be had, with every reason."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
 class TemplateError(SchedulerError):
     """A reference or an expression is not allowed, not readable, or too large."""
 

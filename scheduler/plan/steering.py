@@ -165,9 +165,7 @@ def _applied(plan: Plan, event: Event) -> list[Event]:
     return [event]
 
 
-def retry_told(
-    plan: Plan, vertex: Vertex | None, *, behind: bool = False
-) -> tuple[list[Event], str, int]:
+def retry_told(plan: Plan, vertex: Vertex | None, *, behind: bool = False) -> tuple[list[Event], str, int]:
     """Decide as `retry` does; also return what will be sent, as a sentence, and the number of components.
 
     Where nothing would have been sent any more, that is also what was never sent.

@@ -272,8 +272,12 @@ def test_what_failed_behind_a_component_is_sent_again() -> None:
     run = _two_failed()
     assert steering.retry(run.plan, run.vertex("a"), behind=True) == [Retried(("b", "c"), 1)]
     assert run.phases() == {
-        **{"a": "completed", "b": "waiting", "c": "waiting", "d": "waiting"},
-        **{"x": "errored", "y": "skipped"},
+        "a": "completed",
+        "b": "waiting",
+        "c": "waiting",
+        "d": "waiting",
+        "x": "errored",
+        "y": "skipped",
     }
     run.do("b", "c", "d")
     assert run.over()
