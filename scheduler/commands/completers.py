@@ -69,18 +69,30 @@ def build_ids(_context: Any) -> Candidates:
 
 def option_paths(context: Any) -> Candidates:
     """Offer the paths in the ``options`` of the file that was typed before, to be given another value."""
+    paths_ = _paths_in(_member_of_file(context, "options"), "")
+    return [(f"{path}=", "") for path in paths_ if path.startswith(context.incomplete)]
+
+
+def component_ids(context: Any) -> Candidates:
+    """Offer the components of the file that was typed before."""
+    changes = _member_of_file(context, "changes")
+    ids = [one.get("_component_id") for one in changes if isinstance(one, dict)] if changes else []
+    return [(one, "") for one in ids if isinstance(one, str) and one.startswith(context.incomplete)]
+
+
+def _member_of_file(context: Any, member: str) -> Any:
+    """Return a member of the build in the file that was typed before; None where it cannot be read."""
     name = next((one.raw for key in ("file", "build") if (one := context.get(key)) is not None), None)
     if name is None or not Path(name).is_file():
-        return []
+        return None
     from scheduler.definition.notation import read_text  # noqa: PLC0415 - only a shell asks for it
     from scheduler.definition.strictjson import decode, split_object  # noqa: PLC0415
 
     try:
         text = read_text(name, Path(name).read_bytes())
-        options = decode(split_object(text.json)["options"]) if text is not None else None
+        return decode(split_object(text.json)[member]) if text is not None else None
     except (OSError, ValueError, KeyError, SchedulerError):
-        return []
-    return [(f"{path}=", "") for path in _paths_in(options, "") if path.startswith(context.incomplete)]
+        return None
 
 
 def _paths_in(options: Any, before: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Flags for what a build says beside its file: its id, and values in its ``options``.
+"""Flags for what a build says beside its file: id, values in its ``options``, and the part that is wanted.
 
 They have no variables: one would apply to every build, and these hold for one.
 """
@@ -8,7 +8,13 @@ from typing import Annotated, Any
 from attrs import field, frozen
 from cyclopts import Parameter
 
-from scheduler.commands.completers import Completer, build_files, build_ids, option_paths
+from scheduler.commands.completers import (
+    Completer,
+    build_files,
+    build_ids,
+    component_ids,
+    option_paths,
+)
 from scheduler.commands.parameters import CONTENT
 
 
@@ -47,11 +53,26 @@ class ContentFlags:
             allow_leading_hyphen=True,
         ),
     ] = ()
+    target: Annotated[
+        tuple[str, ...],
+        _flag("--target", "Only this component and all it needs; or a pattern; repeatable.", component_ids),
+    ] = ()
+    exclude: Annotated[
+        tuple[str, ...],
+        _flag("--exclude", "All but this component; or a pattern, as 'vm::*'; repeatable.", component_ids),
+    ] = ()
 
     @property
     def given(self) -> str | None:
         """Name of a flag that was given; None where none was."""
-        flags = {"--id": self.id, "--set": self.set, "--set-string": self.set_string, "--values": self.values}
+        flags = {
+            "--id": self.id,
+            "--set": self.set,
+            "--set-string": self.set_string,
+            "--values": self.values,
+            "--target": self.target,
+            "--exclude": self.exclude,
+        }
         return next((flag for flag, value in flags.items() if value), None)
 
 

@@ -68,7 +68,9 @@ def graph(
         from scheduler.commands.checking import read_checked  # noqa: PLC0415 - a build's id does without
 
         checked = read_checked(build, settings_of(limits), action, content)
-        return 1 if checked is None else show(drawing_of_build(checked[1].build, checked[1].graph))
+        if checked is None:
+            return 1
+        return show(drawing_of_build(checked.prepared.build, checked.prepared.graph))
     if content.given is not None:
         raise InvalidSettings(f"{content.given} is for a build in a file, and there is no file {build!r}")
 

@@ -22,7 +22,7 @@ from scheduler.setting import (
 from scheduler.text import write_duration
 
 OPTIONS = Group("Options", sort_key=1)
-CONTENT = Group("Id and values", sort_key=2)
+CONTENT = Group("Id, values and part", sort_key=2)
 STORE = Group("Store", sort_key=3)
 BUILDS = Group("Builds", sort_key=4)
 TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 from cyclopts import Parameter
 
+from scheduler.commands.checking import read_checked
 from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
 from scheduler.commands.files import BuildAction, BuildFile
 from scheduler.commands.flags import (
@@ -18,10 +19,8 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.parameters import LIMITS, OPTIONS, number, switch, text
 from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
-from scheduler.commands.sources import read_source
 from scheduler.config import Settings, parse_rules
-from scheduler.definition.validation import read_build
-from scheduler.errors import InvalidBuild, InvalidRule, InvalidSettings
+from scheduler.errors import InvalidRule, InvalidSettings
 from scheduler.forecast.durations import Durations, Given, parse_durations
 from scheduler.forecast.preview import preview, subject_of
 from scheduler.setting import flag_of, variables_of
@@ -58,20 +57,13 @@ def plan(
     """Show what a build will do, without running it."""
     settings = settings_of(build)
     given, limits = _given(durations), parse_rules(rules)
-    source = read_source(file, settings, action, content)
-    if source is None:
-        return 1
     # A large build is many objects, and none of them is garbage before the process ends.
     gc.disable()
     try:
-        prepared = read_build(
-            source.data,
-            limits=settings.limits,
-            templates=settings.templates,
-            unresolved=settings.unresolved,
-            action=action,
-        )
-        source.warn_of_unused(prepared)
+        checked = read_checked(file, settings, action, content)
+        if checked is None:
+            return 1
+        prepared = checked.prepared
         known, cap = Durations(given), max_in_flight_per_build
         if ask:
             from scheduler.commands.consulting import consult  # noqa: PLC0415 - it loads all of Trio
@@ -82,15 +74,15 @@ def plan(
                 return answer
             known, limits, cap = answer.durations, answer.rules, answer.cap or cap
         found = preview(prepared, known, limits, cap=cap)
-    except InvalidBuild as error:
-        source.complain(error)
-        return 1
     finally:
         # Nor is it worth a look now, or when the interpreter ends.
         gc.freeze()
         gc.enable()
     if json:
-        line = msgspec.json.format(msgspec.json.encode(found.document()), indent=2)
+        document = found.document()
+        if checked.left_out:
+            document["left_out"] = checked.left_out
+        line = msgspec.json.format(msgspec.json.encode(document), indent=2)
         sys.stdout.write(line.decode() + "\n")
         return 0
     from scheduler.display import Output  # noqa: PLC0415 - JSON does without

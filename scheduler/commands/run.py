@@ -52,8 +52,7 @@ def run(
     checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
-    source, prepared = checked
-    submission = Submission.of(prepared, compact(source.data))
+    submission = Submission.of(checked.prepared, compact(checked.source.data))
     if content.id == AUTO and not json:
         say(f"build {submission.id}")
 

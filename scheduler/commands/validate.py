@@ -47,7 +47,7 @@ def validate(
     checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
-    source, prepared = checked
+    source, prepared = checked.source, checked.prepared
     say(f"{printable(file)} is fine: {describe(prepared)}")
     warn(file, [source.located(hint) for hint in prepared.hints])
     if not connectors:

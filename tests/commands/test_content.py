@@ -56,6 +56,17 @@ def _plain_environment(scheduler: Any) -> None:
     """No variables of ours, and no broker."""
 
 
+PARTS = """\
+id: parts
+changes:
+  - {_component_id: "vpc::a", _component: vpc, _action: create, _provider: aws}
+  - {_component_id: "net::a", _component: network, _action: create, _provider: aws,
+     vpc_id: "{{ components['vpc::a'].vpc_id }}"}
+  - {_component_id: "net::b", _component: network, _action: create, _provider: aws}
+edges: []
+"""
+
+
 def type_in(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
@@ -251,3 +262,43 @@ def test_nobody_loads_yaml_who_needs_none(write: Write, arguments: list[str]) ->
     code = f"import sys; from scheduler.cli import main; main({arguments!r}); sys.exit('yaml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# Parts.
+
+
+def test_a_part_of_a_build_is_planned_and_drawn(write: Write, capsys: Captured) -> None:
+    """A target comes with what it needs, also by a reference alone; what is left out is said."""
+    name = write(PARTS)
+    assert cli.main(["plan", name, "--target", "net::a", "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["total"], found["left_out"]) == (2, ["net::b"])
+    assert "left out: net::b (of 3 components)" in err
+    assert cli.main(["graph", name, "--exclude", "*::a"]) == 0
+    out, err = capsys.readouterr()
+    assert "net::b" in out
+    assert "vpc::a" not in out
+    assert "left out: vpc::a, net::a (of 3 components)" in err
+
+
+def test_what_is_needed_cannot_be_left_out(write: Write, capsys: Captured) -> None:
+    """Every reason is listed, and nothing is done."""
+    name = write(PARTS)
+    for command in ("plan", "graph", "validate", "run"):
+        assert cli.main([command, name, "--exclude", "vpc::a", "--exclude", "net::b"]) == 1
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert "'net::a' needs 'vpc::a', which is excluded: keep that one, or exclude both" in err
+    assert cli.main(["plan", name, "--target", "vpc::b"]) == 1
+    assert "the build has no such component; did you mean 'vpc::a'?" in capsys.readouterr().err
+
+
+def test_many_that_are_left_out_are_counted(write: Write, capsys: Captured) -> None:
+    """The first few are named."""
+    changes = [change(f"c{number}") for number in range(20)]
+    name = write(json.dumps(build(*changes)), "b.json")
+    assert cli.main(["validate", name, "--target", "c0"]) == 0
+    out, err = capsys.readouterr()
+    assert "left out: c1, c2, c3, c4, c5 and 14 more (of 20 components)" in err
+    assert "1 component" in out

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builds import build, change
+from support.builds import Document, build, change
 
 from scheduler.definition.graph import Graph
 from scheduler.definition.selection import narrowed, select
@@ -101,7 +101,8 @@ def test_a_part_is_a_build_of_its_own() -> None:
 
 def test_a_build_without_edges_has_parts_too() -> None:
     """The list may be absent or null."""
-    for edges in ({}, {"edges": None}, {"edges": []}):
+    cases: list[Document] = [{}, {"edges": None}, {"edges": []}]
+    for edges in cases:
         document = {**build(change("a"), change("b")), **edges}
         if not edges:
             document.pop("edges", None)
