@@ -19,6 +19,7 @@ from typing import Any, Final
 from scheduler.definition.model import Build, State
 from scheduler.definition.places import Raw
 from scheduler.definition.secrets.encodings import views
+from scheduler.definition.secrets.forms import forms_of, is_trivial, pieces_of
 from scheduler.definition.secrets.index import LONGEST_START, SHORTEST, SecretIndex, Span, Tries, folded
 from scheduler.definition.secrets.names import MASK, has_secret_names, named_value
 from scheduler.definition.secrets.parts import parts_of
@@ -31,13 +32,9 @@ from scheduler.text import CUT, mask_url
 
 HIDDEN: Final = f"{MASK} (not shown: the build has more secrets than are looked for)"
 UNREAD: Final = f"{MASK} (not shown yet: what came in with it is still searched for secrets)"
-_SHORTEST_NUMBER = 6
-"""Fewest digits of a secret number; shorter ones are sizes and ports."""
 _SHORTEST_PIECE = 8
 """Fewest characters of a secret between the references in a secret field."""
 _PUNCTUATION = " \t\r\n.,:;/|@=&?\"'"
-_TRIVIAL = frozenset({"true", "false", "null", "none", "undefined", "unknown", "default"})
-_LONGEST_TRIVIAL = 9
 _LONGEST: Final = 65_536
 """Most characters of a value that are looked for; of a longer one its beginning, its end, and its lines."""
 _LONG: Final = 256
@@ -63,6 +60,9 @@ _BEYOND: Final = 2_048
 """Characters of a text that are looked at behind those that are to be shown."""
 _MOST_OF_A_PROBLEM: Final = 4_000
 """Most characters of the description of one problem of a build."""
+_LONGEST_KEPT: Final = 64
+_MOST_KEPT: Final = 4_096
+"""Characters of a text in a memo, and texts in it: the same few names stand in every component."""
 _COMPONENTS = ("components", "changes")
 _DEEPEST = 256
 
@@ -73,11 +73,13 @@ class Secrets:
     Several threads may learn at a time, and one may mask meanwhile.
     """
 
-    __slots__ = ("_index", "_last", "_learns", "_room", "_todo", "_values", "full")
+    __slots__ = ("_index", "_last", "_learns", "_room", "_todo", "_values", "full", "size")
 
     def __init__(self) -> None:
         self.full = False
         """Whether there are more than are kept: from then on texts are masked as a whole."""
+        self.size = 0
+        """Bytes that they take, about."""
         self._values: set[str] = set()
         self._index = SecretIndex()
         self._room = _ROOM
@@ -196,7 +198,7 @@ class Secrets:
         self._room += _ROOM_OF_A_CHARACTER * len(value)
         yield _OF_A_VALUE + (len(value) >> 6)
         if not literal and (value.startswith("$(") or "{{" in value):
-            pieces = _pieces(value)
+            pieces = pieces_of(value)
             if not any(piece.strip() for piece in pieces):
                 return
             for piece in pieces:
@@ -205,7 +207,7 @@ class Secrets:
         value = value.strip()
         if not value:
             return
-        if len(value) <= _LONGEST and (value in self._values or _is_trivial(value)):
+        if len(value) <= _LONGEST and (value in self._values or is_trivial(value)):
             return
         # The beginning is masked as far as it is there.
         yield self._keep(value[:_LONGEST])
@@ -216,15 +218,17 @@ class Secrets:
 
     def _keep(self, value: str) -> int:
         """Keep a value to be found from now on; return how much work that was."""
-        if self.full or len(value) < SHORTEST or value in self._values or _is_trivial(value):
+        if self.full or len(value) < SHORTEST or value in self._values or is_trivial(value):
             return 1
         self._values.add(value)
-        for form in _forms(value):
-            self._room -= len(form) + _A_KEPT_VALUE
+        for form in forms_of(value):
+            taken = len(form) + _A_KEPT_VALUE
+            self._room -= taken
             if self._room < 0:
                 self.full = True
                 return 1
             self._index.add(form)
+            self.size += taken
         return _OF_A_VALUE + (len(value) >> 6)
 
     def mask(self, text: str, most: int = 0) -> str:
@@ -267,11 +271,17 @@ class Secrets:
             spans += (view.place(*span) for span in found)
         return _without(text, spans)
 
-    def mask_document(self, value: Any) -> Any:
-        """Return a JSON value for people: ``***`` under secret names, and every text in it masked."""
-        return self._shown(value, NOT_SECRET, None, 0)
+    def mask_document(self, value: Any, memo: dict[str, str] | None = None) -> Any:
+        """Return a JSON value for people: ``***`` under secret names, and every text in it masked.
 
-    def _shown(self, value: Any, level: int, named: Raw | None, depth: int) -> Any:
+        Args:
+            value: the value.
+            memo: short texts that were masked before, for a caller with many documents alike; to be used as
+                long as `known` stays the same.
+        """
+        return self._shown(value, NOT_SECRET, None, 0, {} if memo is None else memo)
+
+    def _shown(self, value: Any, level: int, named: Raw | None, depth: int, memo: dict[str, str]) -> Any:
         if value is None or isinstance(value, bool):
             return value
         if depth > _DEEPEST:
@@ -280,58 +290,50 @@ class Secrets:
             level, named = entered(value, level, named)
             pair = named_value(value)
             return {
-                self._without_values(str(key)): self._shown_under(
-                    key, item, SECRET if key == pair else level, named, depth
+                self._shown_key(str(key), memo): self._shown_under(
+                    key, item, SECRET if key == pair else level, named, depth=depth, memo=memo
                 )
                 for key, item in value.items()
             }
         if isinstance(value, list | tuple):
-            return [self._shown_under(at, item, level, named, depth) for at, item in enumerate(value)]
-        return self.mask(value) if isinstance(value, str) else value
+            return [
+                self._shown_under(at, item, level, named, depth=depth, memo=memo)
+                for at, item in enumerate(value)
+            ]
+        return self._shown_text(value, memo) if isinstance(value, str) else value
 
-    def _shown_under(self, key: str | int, item: Any, level: int, named: Raw | None, depth: int) -> Any:
+    def _shown_under(
+        self, key: str | int, item: Any, level: int, named: Raw | None, *, depth: int, memo: dict[str, str]
+    ) -> Any:
         at, below = level_of(key, level, named)
         if item is None or isinstance(item, bool):
             return item
         if at == SECRET or (at == HELD and not isinstance(item, Mapping | list | tuple)):
             return MASK
-        return self._shown(item, at, below, depth + 1)
+        return self._shown(item, at, below, depth + 1, memo)
+
+    def _shown_key(self, key: str, memo: dict[str, str]) -> str:
+        # A key is not the same as a text: as a text a URL in it would be masked as well.
+        name = f"{key}\0"
+        if (shown := memo.get(name)) is None:
+            shown = self._without_values(key)
+            _remember(memo, name, shown)
+        return shown
+
+    def _shown_text(self, text: str, memo: dict[str, str]) -> str:
+        if (shown := memo.get(text)) is None:
+            shown = self.mask(text)
+            _remember(memo, text, shown)
+        return shown
 
     def mask_problem(self, problem: Problem) -> Problem:
         """Return a problem of a build for people and for its sender; only the beginning of a long one."""
         return Problem(self._without_values(problem.place), self.mask(problem.message, _MOST_OF_A_PROBLEM))
 
 
-def _is_trivial(value: str) -> bool:
-    if len(value) > _LONGEST_TRIVIAL and not value.startswith("*"):
-        return False
-    if value.isdecimal():
-        return len(value) < _SHORTEST_NUMBER
-    return value.lower() in _TRIVIAL or not value.strip("*")
-
-
-def _pieces(value: str) -> list[str]:
-    """Return the text between the references in ``value``."""
-    if value.startswith("$(") and value.endswith(")"):
-        return []
-    pieces: list[str] = []
-    done = 0
-    while (start := value.find("{{", done)) >= 0 and (end := value.find("}}", start)) >= 0:
-        pieces.append(value[done:start])
-        done = end + 2
-    pieces.append(value[done:])
-    return pieces
-
-
-def _forms(value: str) -> Iterator[str]:
-    """Yield ``value`` in the forms that are looked for; `encodings` and `index` know the others."""
-    yield folded(value)
-    if not value.isascii():
-        # Its bytes, as they come out of base64 and hex.
-        yield folded(value.encode("utf-8", "surrogatepass").decode("latin-1"))
-    elif not value.isprintable() and (line := " ".join(value.split())) != value and len(line) >= SHORTEST:
-        # As terminals show it.
-        yield folded(line)
+def _remember(memo: dict[str, str], text: str, shown: str) -> None:
+    if len(text) <= _LONGEST_KEPT and len(memo) < _MOST_KEPT:
+        memo[text] = shown
 
 
 def _without(text: str, spans: list[Span]) -> str:
