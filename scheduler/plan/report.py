@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 from scheduler.definition.converter import written_edges
 from scheduler.definition.model import Edge, written
+from scheduler.definition.secrets.masking import Secrets
 from scheduler.definition.strictjson import Raw, encode, list_chunks
 
 _LISTS = ("components", "changes", "edges")
@@ -42,11 +43,18 @@ class Report:
     """Whether an operator cancelled the build."""
     accepted: float | None = None
     """Time at which the build was accepted, or this run of it began; seconds since 1970."""
+    secrets: Secrets | None = field(default=None, repr=False, eq=False)
+    """Secrets of the build, for who shows the report; None if only those in the report are known."""
 
     @property
     def subject(self) -> str:
         """Subject on which the report is published."""
         return f"{self.action}.{'done' if self.error is None else 'error'}"
+
+    @property
+    def status(self) -> str:
+        """``done``, ``errored`` or ``cancelled``."""
+        return "done" if self.error is None else "cancelled" if self.cancelled else "errored"
 
     def lists(self) -> dict[str, Sequence[Any]]:
         """Return the lists as they are written; untouched changes are JSON text in them."""
@@ -88,10 +96,9 @@ class Report:
         """Return the summary for lists of builds, as short ASCII JSON that fits into a header."""
         name = self.fields.get("name")
         name = name[:_LONGEST_NAME] if isinstance(name, str) else ""
-        status = "done" if self.error is None else "cancelled" if self.cancelled else "errored"
         summary = {
             "name": name,
-            "status": status,
+            "status": self.status,
             "total": len(self.changes),
             "counts": dict.fromkeys(_STATES, 0) | dict(self.states),
         }

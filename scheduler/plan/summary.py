@@ -26,6 +26,7 @@ def report_of(plan: Plan) -> Report:
         plan.mark,
         build.absent,
         cancelled=state.cancelled,
+        secrets=plan.prepared.secrets,
     )
 
 

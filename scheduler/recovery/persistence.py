@@ -20,6 +20,7 @@ from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import Executor
 from scheduler.stores import Store
+from scheduler.supervision.kept_reports import KeptReports
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.planner import Planner
 from scheduler.supervision.reader import BuildReader
@@ -66,6 +67,7 @@ class Persistence:
         store: store of the builds.
         reporter: sends the reports.
         max_builds: bound on builds, as in `Roster`.
+        kept: last reports, in memory; None where the store has reports.
     """
 
     instance = ""
@@ -75,9 +77,12 @@ class Persistence:
     objects: Objects | None = None
     """Object store for definitions that are too large for a message; None where there is none."""
 
-    def __init__(self, store: Store, reporter: Reporter, max_builds: int) -> None:
+    def __init__(
+        self, store: Store, reporter: Reporter, max_builds: int, kept: KeptReports | None = None
+    ) -> None:
         self.store = store
         self.reporter = reporter
+        self.kept = kept
         self.roster = Roster(max_builds, reporter.waits)
         self.orphans = Orphans()
         self.id = secrets.token_hex(11)

@@ -33,6 +33,7 @@ from scheduler.journal.events import Reported
 from scheduler.plan.report import Report
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.slices import gathered_up_to
+from scheduler.supervision.kept_reports import KeptReports
 
 _log = structlog.get_logger()
 
@@ -54,10 +55,16 @@ class Reporter(Protocol):
 
 
 class Publisher:
-    """Publishes reports once: enough where builds end with the process, or another service keeps reports."""
+    """Publishes reports once: enough where builds end with the process, or another service keeps reports.
 
-    def __init__(self, bus: Bus) -> None:
+    Args:
+        bus: the connection.
+        kept: keeps the last reports; None where a store does.
+    """
+
+    def __init__(self, bus: Bus, kept: KeptReports | None = None) -> None:
         self._bus = bus
+        self._kept = kept
 
     def waits(self, build: str) -> str:  # noqa: ARG002 - as in the protocol
         """Implement `Reporter.waits`: a report waits for no store here."""
@@ -66,7 +73,12 @@ class Publisher:
     async def report(self, build: str, report: Report) -> None:
         """Publish a report, without its lists where it is too large."""
         limit = self._bus.max_payload
-        body, size = await gathered_up_to(report.chunks(), limit)
+        most = limit if self._kept is None else max(limit, self._kept.most_bytes)
+        body, size = await gathered_up_to(report.chunks(), most)
+        if body is not None and self._kept is not None:
+            self._kept.keep(build, report, body)
+        if size > limit:
+            body = None
         too_large = None if body is not None else MessageTooLarge("the report", size, limit)
         while True:
             if body is None:
