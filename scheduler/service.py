@@ -33,6 +33,7 @@ from scheduler.supervision.discovery import Discovery, Identity
 from scheduler.supervision.draining import drain
 from scheduler.supervision.feed import Feed
 from scheduler.supervision.intake import Receipts
+from scheduler.supervision.kept_reports import KeptReports
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.planner import Planner
 from scheduler.supervision.reader import BuildReader
@@ -248,6 +249,9 @@ class Service:
             reader=self.reader,
             reopener=recovery.reopener,
             replayer=recovery.replayer,
+            kept=self.persistence.kept,
+            most_bytes=lambda: self._asked.max_payload,
+            executor=self._executor,
         )
         control = Control(self._asked, parts)
         async with open_background() as background:
@@ -270,7 +274,8 @@ def persistence_of(store: Store, bus: Bus, settings: Settings) -> Persistence:
         return Durable(bus, store, max_builds=settings.max_builds, keep=settings.keep)
     if isinstance(store, DocumentStore) and store.resumable:
         return Documents(store, Publisher(bus), settings.max_builds)
-    return Persistence(store, Publisher(bus), settings.max_builds)
+    kept = KeptReports()
+    return Persistence(store, Publisher(bus, kept), settings.max_builds, kept)
 
 
 def load_of(roster: Roster, connectors: Connectors, waiting: Callable[[], int] = lambda: 0) -> Load:

@@ -3,7 +3,7 @@
 JSON in, JSON out. A refusal has the service error headers of ADR-32, and the body
 ``{"id", "error": {"code", "message"}}``. This module subscribes, and chooses the line in which a question
 waits. The verbs are in `scheduler.control.verbs`; the functions that answer them are in
-`scheduler.control.queries` and `scheduler.control.commands`.
+`scheduler.control.queries`, `scheduler.control.report_queries` and `scheduler.control.commands`.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ from scheduler.control.parts import Parts
 from scheduler.control.queries import QUERIES
 from scheduler.control.questions import QuestionLine, Questions
 from scheduler.control.registry import Verb, Verbs
+from scheduler.control.report_queries import REPORTS
 from scheduler.control.verbs import Answer, Document, Query
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import BusError
 from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.supervision.discovery import ServiceEndpoint
 
-VERBS: Final = Verbs(QUERIES, COMMANDS)
+VERBS: Final = Verbs(QUERIES, REPORTS, COMMANDS)
 """Verbs of the scheduler, by name."""
 
 QUEUE_GROUP: Final = "scheduler"

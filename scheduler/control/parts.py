@@ -1,5 +1,8 @@
 """Parts of the service that the functions of the verbs work with."""
 
+from collections.abc import Callable
+from typing import Final
+
 import trio
 from attrs import frozen
 
@@ -7,13 +10,20 @@ from scheduler.control.eta import EtaEstimator
 from scheduler.control.finder import BuildFinder
 from scheduler.control.pages import Pages
 from scheduler.control.previews import Previews
+from scheduler.control.report_reader import ReportReader
+from scheduler.control.report_sources import source_of
 from scheduler.control.reports import Reports
 from scheduler.dispatch.slots import Slots
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
+from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import Store
+from scheduler.supervision.kept_reports import KeptReports
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.roster import Roster
+
+_MOST_BYTES: Final = 1024 * 1024
+"""Bytes of an answer that every broker takes, by default."""
 
 
 @frozen
@@ -28,7 +38,11 @@ class Parts:
     reader: BuildReader
     pages: Pages
     reports: Reports
+    report_reader: ReportReader
     previews: Previews
+    most_bytes: Callable[[], int]
+    """Returns the most bytes of an answer that the broker takes now."""
+    executor: Executor
 
     @classmethod
     def of(
@@ -41,22 +55,31 @@ class Parts:
         reader: BuildReader,
         reopener: Reopener | None = None,
         replayer: Replayer | None = None,
+        kept: KeptReports | None = None,
+        most_bytes: Callable[[], int] = lambda: _MOST_BYTES,
+        executor: Executor | None = None,
     ) -> "Parts":
         """Make the parts for the builds of a roster."""
+        builds = BuildFinder(roster, store.name, reopener, replayer)
+        reports = Reports(store)
+        executor = executor or ThreadExecutor()
         return cls(
             roster,
             store,
             slots,
-            BuildFinder(roster, store.name, reopener, replayer),
+            builds,
             eta,
             reader,
             Pages(),
-            Reports(store),
+            reports,
+            ReportReader(builds, roster, source_of(store, reports, kept), executor),
             Previews(eta),
+            most_bytes,
+            executor,
         )
 
     async def run(self) -> None:
         """Drop what was kept for operators and is not asked for any more; never returns."""
         async with trio.open_nursery() as nursery:
-            for part in (self.builds, self.reports, self.previews):
+            for part in (self.builds, self.reports, self.report_reader, self.previews):
                 nursery.start_soon(part.run)

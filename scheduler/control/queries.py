@@ -1,4 +1,4 @@
-"""Answers the verbs that change nothing: ``list``, ``get``, ``why`` and ``plan``."""
+"""Answers the verbs that change nothing, except those about reports (`scheduler.control.report_queries`)."""
 
 from typing import Final
 

@@ -59,6 +59,27 @@ class BuildState(Answer, frozen=True, kw_only=True):
     next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")]
 
 
+class ReportPart(Answer, frozen=True, kw_only=True, omit_defaults=True):
+    """Page of the report of a run, or one component of it, or one value."""
+
+    id: str
+    run: int
+    status: Annotated[str, Meta(description="How the run ended: done, errored or cancelled.")]
+    identity: Annotated[str, Meta(description="Id of this report, for the requests of further pages.")]
+    masked: Annotated[bool, Meta(description="Whether secrets are masked in this answer.")] = False
+    build: (
+        Annotated[Document, Meta(description="Fields of the build itself; on the first page.")] | UnsetType
+    ) = UNSET
+    components: list[Document] | UnsetType = UNSET
+    changes: list[Document] | UnsetType = UNSET
+    edges: list[Document] | UnsetType = UNSET
+    next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")] | UnsetType = (
+        UNSET
+    )
+    component: Annotated[Document, Meta(description="Component that was asked for.")] | UnsetType = UNSET
+    value: Annotated[Any, Meta(description="Value of the field that was asked for.")] = UNSET
+
+
 class Reasons(Answer, frozen=True, kw_only=True):
     """Reasons why a build or a component is waiting."""
 
@@ -131,6 +152,35 @@ class Get(Query, frozen=True, kw_only=True):
         default=0, name="from"
     )
     limit: PageSize = PAGE
+
+
+class Report(Query, frozen=True, kw_only=True):
+    """Show the report of a build that has ended, with its secrets masked."""
+
+    answer = ReportPart
+    id: BuildId
+    run: Annotated[int, Meta(ge=1, description="Number of the run [default: the last one].")] | None = None
+    start: Annotated[
+        int, Meta(ge=0, description="Number of the first entry, over components, changes and edges.")
+    ] = field(default=0, name="from")
+    identity: Annotated[
+        Text | None, Meta(description="Id of the report, from its first page; another one is refused.")
+    ] = None
+    component: ComponentId | None = None
+    field: Annotated[
+        Text | None,
+        Meta(description="Path of a field: of the component, or without one of the build itself."),
+    ] = None
+    limit: PageSize = PAGE
+
+    @classmethod
+    def is_quick(cls, document: Document, *, runs: bool) -> bool:  # noqa: ARG003 - as the base class
+        """Return that it never is: reports are read from the store."""
+        return False
+
+
+class Unmasked(Report, frozen=True, kw_only=True):
+    """Show the report of a build that has ended, with its secrets."""
 
 
 class Why(Query, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ A store is given *events*, several at a time. It never decides anything. A walk 
 process gets builds back from a `DocumentStore`, or from the logs of `scheduler.stores.jetstream`.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from scheduler.bus import Outgoing
@@ -153,7 +153,7 @@ class DocumentStore(Store, Protocol):
             StoreError: as for ``append``.
         """
 
-    def unfinished(self) -> AsyncIterator[str]:
+    def unfinished(self) -> AsyncGenerator[str, None]:
         """Yield the ids of the builds that an earlier process left unfinished.
 
         Raises:

@@ -15,7 +15,7 @@ stored ``running`` of a completed component, which a restarted scheduler would a
 Deadlines, and what waits while the store is silent: see `scheduler.stores.asking`.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -170,7 +170,7 @@ class ErnestStore:
             )
         return document
 
-    async def unfinished(self) -> AsyncIterator[str]:
+    async def unfinished(self) -> AsyncGenerator[str, None]:
         """Yield the ids of the builds in a status of `UNFINISHED`, each once, at most `MAX_UNFINISHED`.
 
         Entries that are not objects with a textual ``id`` are left out, and logged.

@@ -25,6 +25,7 @@ from scheduler.dispatch.timers import Timers
 from scheduler.errors import BuildLost, StoreError
 from scheduler.journal.events import Accepted, Event, Finished, Settled, Started, Withdrawn
 from scheduler.plan import Plan
+from scheduler.runtime.executor import Executor
 from scheduler.service import Service
 from scheduler.stores import Journal, Store
 from scheduler.stores.memory import MemoryStore
@@ -509,12 +510,17 @@ class Site:
 
 @asynccontextmanager
 async def open_service(
-    *, script: Script = succeed, store: Store | None = None, bus: FakeBus | None = None, **settings: Any
+    *,
+    script: Script = succeed,
+    store: Store | None = None,
+    bus: FakeBus | None = None,
+    executor: Executor | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Site]:
     """Run a service until it is ready, with connectors under control of the test."""
     bus = bus or FakeBus()
     cloud = Cloud(bus, script)
-    service = Service(Settings(**settings), bus, store or MemoryStore())
+    service = Service(Settings(**settings), bus, store or MemoryStore(), executor=executor)
     async with trio.open_nursery() as nursery:
         await cloud.open(nursery)
         await nursery.start(service.run)
