@@ -4,11 +4,11 @@ Requests and answers are JSON (WIRE: "Control"). Nothing here knows the service:
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
-from scheduler.bus import Bus
+from scheduler.bus import Bus, Message
 from scheduler.client.lenient import number, objects
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import CONTROL
@@ -24,6 +24,8 @@ FORBIDDEN = "forbidden"
 _WORDS = {
     "list": "list builds",
     "get": "look at builds",
+    "report": "look at reports",
+    "unmasked": "look at reports with their secrets",
     "why": "ask what builds wait for",
     "plan": "ask for durations and limits",
     "cancel": "cancel builds",
@@ -37,6 +39,7 @@ _WORDS = {
 
 Document: TypeAlias = dict[str, Any]
 """A JSON object."""
+_T = TypeVar("_T")
 
 
 def subject_of(verb: str) -> str:
@@ -57,6 +60,37 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
             or this user may not ask, with code ``forbidden``.
         BusError: the bus cannot be used.
     """
+    message = await ask_raw(bus, verb, document)
+    try:
+        answer = msgspec.json.decode(message.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        raise _unreadable(verb)
+    if isinstance(answer.get("error"), dict):
+        raise _refusal(answer, "")
+    return answer
+
+
+async def ask_as(bus: Bus, verb: str, document: Mapping[str, Any], form: type[_T]) -> _T:
+    """Send one question as `ask` does, and return the answer in a form in which parts can stay JSON text.
+
+    Raises:
+        SteeringError, BusError: see `ask`.
+    """
+    message = await ask_raw(bus, verb, document)
+    try:
+        return msgspec.json.decode(message.data, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _unreadable(verb) from None
+
+
+async def ask_raw(bus: Bus, verb: str, document: Mapping[str, Any]) -> Message:
+    """Send one question as `ask` does, and return the message of the answer, not yet decoded.
+
+    Raises:
+        SteeringError, BusError: see `ask`.
+    """
     subject = subject_of(verb)
     try:
         message = await bus.request(subject, encode(document))
@@ -66,20 +100,25 @@ async def ask(bus: Bus, verb: str, document: Mapping[str, Any]) -> Document:
     except NotPermitted as error:
         words = _WORDS.get(verb, f"use {verb!r}")
         raise SteeringError(FORBIDDEN, f"this user may not {words}: {error.refusal}") from None
-    try:
-        answer = msgspec.json.decode(message.data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        answer = None
     refused = (message.headers or {}).get("Nats-Service-Error")
-    if refused is not None or (isinstance(answer, dict) and isinstance(answer.get("error"), dict)):
-        said = answer.get("error") if isinstance(answer, dict) else None
-        said = said if isinstance(said, dict) else {}
-        raise SteeringError(
-            str(said.get("code") or "internal"), str(said.get("message") or refused or "refused")
-        )
-    if not isinstance(answer, dict):
-        raise SteeringError("unreadable", f"what answers on {subject} is not a scheduler")
-    return answer
+    if refused is not None:
+        try:
+            raise _refusal(msgspec.json.decode(message.data), refused)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise _refusal(None, refused) from None
+    return message
+
+
+def _refusal(answer: Any, refused: str) -> SteeringError:
+    said = answer.get("error") if isinstance(answer, dict) else None
+    said = said if isinstance(said, dict) else {}
+    return SteeringError(
+        str(said.get("code") or "internal"), str(said.get("message") or refused or "refused")
+    )
+
+
+def _unreadable(verb: str) -> SteeringError:
+    return SteeringError("unreadable", f"what answers on {subject_of(verb)} is not a scheduler")
 
 
 async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:

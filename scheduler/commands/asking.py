@@ -39,6 +39,7 @@ def run_asking(
     *,
     json: bool,
     interrupted: str = "interrupted",
+    cures: Mapping[str, str] | None = None,
 ) -> int:
     """Connect, run ``job`` and return its exit code; if a scheduler refuses, print why and return 1.
 
@@ -48,6 +49,7 @@ def run_asking(
         job: called with the bus.
         json: whether to print a refusal as JSON on standard output, too.
         interrupted: the message when a signal ends the command.
+        cures: ends of messages by code, in place of the usual ones.
 
     Raises:
         InvalidSettings: a flag is wrong.
@@ -65,7 +67,7 @@ def run_asking(
         except SteeringError as error:
             if json:
                 say_json({"error": {"code": error.code, "message": str(error)}})
-            complain(printable(str(error)) + _CURES.get(error.code, ""))
+            complain(printable(str(error)) + (_CURES if cures is None else cures).get(error.code, ""))
             return 1
 
     return run_async(

@@ -57,6 +57,12 @@ def build_files(context: Any) -> Candidates:
     return [(path, "") for path in paths(context.incomplete) if path.endswith(("/", *ENDINGS))]
 
 
+def words(choices: Iterable[str]) -> Completer:
+    """Return a completer that offers these words."""
+    offered = [(word, "") for word in choices]
+    return lambda _context: offered
+
+
 def builds_or_files(context: Any) -> Candidates:
     """Offer files with a build, and the ids of builds."""
     return [*build_files(context), *all_builds(context)]

@@ -2,11 +2,10 @@
 
 from contextlib import nullcontext
 from functools import partial
-from typing import Annotated, Final
+from pathlib import Path
+from typing import Annotated
 
-from cyclopts import Parameter
-
-from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
+from scheduler.commands.asking import option
 from scheduler.commands.files import BuildAction, BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -15,10 +14,12 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
-from scheduler.commands.parameters import CONTENT, switch
-from scheduler.commands.saying import complain, say
+from scheduler.commands.output import check_output
+from scheduler.commands.parameters import switch
+from scheduler.commands.saying import complain
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
+from scheduler.errors import InvalidSettings
 
 _FRESH: Final = "Run it again, under a new id, if a build of this id ran before or has other content."
 
@@ -29,6 +30,10 @@ def run(
     *,
     simulate: Annotated[bool, switch("simulate", "Run simulated connectors in this process.")] = False,
     action: BuildAction = None,
+    output: Annotated[
+        Path | None, option("Write the report to this file at the end, as `report` does.")
+    ] = None,
+    secrets: Annotated[bool, option("Show secrets in that file, not ***.")] = False,
     json: Annotated[bool, switch("json", "Print JSON lines instead of a live board.")] = False,
     content: ContentFlags = CONTENT_DEFAULTS,
     fresh: Annotated[bool, Parameter(help=_FRESH, negative="", group=CONTENT, show_default=False)] = False,
@@ -39,14 +44,18 @@ def run(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Submit a build, follow it live and print how it ends."""
+    if output is not None:
+        check_output(output)
+    elif secrets:
+        raise InvalidSettings("--secrets is for the report that is written: add --output FILE")
     settings = settings_of(broker, embedded, build, log)
     behaviour = connectors.behaviour() if simulate else None
 
     # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
     from scheduler.commands.checking import read_checked  # noqa: PLC0415
-    from scheduler.commands.following import Submission, run_build  # noqa: PLC0415
-    from scheduler.commands.sources import AUTO, made_up_id  # noqa: PLC0415
+    from scheduler.commands.following import run_build  # noqa: PLC0415
+    from scheduler.commands.report import save_report  # noqa: PLC0415
 
     session.configure_log(settings)
     checked = read_checked(file, settings, action, content)
@@ -67,7 +76,8 @@ def run(
         else:
             complain(f"interrupted: no longer following {submission.id}; it continues")
 
-    job = partial(run_build, build=submission, json=json, renew=renew if fresh else None)
+    then = None if output is None else partial(save_report, prepared.build.id, output, secrets)
+    job = partial(run_build, prepared=prepared, data=compact(data), json=json, then=then)
     own_folder = settings.embedded and embedded.data_dir is None
     with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return session.run_async(

@@ -103,7 +103,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         guarded = Guarded(stack, tmp_path_factory.mktemp("guarded"))
         guarded.scheduler()
         guarded.connectors()
-        Submitter(guarded.client("submitter")).run(build(component("vpc::1"), id="finished"))
+        submitter = Submitter(guarded.client("submitter"))
+        submitter.run(build(component("vpc::1"), id="finished"))
+        secret = component("vpc::1", password="hunter2hunter2", text="x" * 9_000)
+        submitter.run(build(secret, id="secret"))
         yield guarded
 
 
@@ -217,6 +220,21 @@ def test_a_large_build_takes_an_uploader(guarded: Guarded, tmp_path: Path) -> No
             ("cancel", "finished"),
             "cancel builds: the broker refused to publish on scheduler.build.cancel",
         ),
+        (
+            "submitter",
+            ("report", "finished", "--secrets"),
+            "look at reports with their secrets: the broker refused to publish on scheduler.build.unmasked",
+        ),
+        (
+            "uploader",
+            ("report", "finished", "--secrets"),
+            "look at reports with their secrets: the broker refused to publish on scheduler.build.unmasked",
+        ),
+        (
+            "connector",
+            ("report", "finished"),
+            "look at reports: the broker refused to publish on scheduler.build.report",
+        ),
         ("connector", ("list",), "list builds: the broker refused to publish on scheduler.build.list"),
         ("connector", ("watch", "b"), "look at builds: the broker refused to publish on scheduler.build.get"),
         (
@@ -292,6 +310,24 @@ def test_commands_do_with_it(guarded: Guarded, tmp_path: Path) -> None:
     guarded.check_log()
 
 
+@pytest.mark.parametrize("user", ["submitter", "uploader", "operator"])
+def test_reports_are_for_those_who_submit(shared: Guarded, tmp_path: Path, user: str) -> None:
+    """With secrets masked, although none of them may read the store; operators get those, too."""
+    prefix = {"SCHEDULER_INBOX_PREFIX": f"_INBOX.{user}"}
+    report = shared.command(user, "report", "secret", **prefix)
+    assert report.code == 0, report.errors
+    [change] = json.loads(report.output)["changes"]
+    assert (change["_state"], change["password"], len(change["text"])) == ("completed", "***", 9_000)
+    one = shared.command(user, "report", "secret", "--component", "vpc::1", "--field", "password", **prefix)
+    assert (one.code, one.output) == (0, "***")
+    if user == "operator":
+        path = tmp_path / "report.json"
+        written = shared.command(user, "report", "secret", "--secrets", "--output", str(path), **prefix)
+        assert written.code == 0, written.errors
+        assert json.loads(path.read_bytes())["changes"][0]["password"] == "hunter2hunter2"
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
 PUBLISHES = {
     "connector": [
         "build.create",  # submits a build
@@ -305,6 +341,7 @@ PUBLISHES = {
         "scheduler.report.finished.1",
         "scheduler.build.cancel",
         "scheduler.build.get",
+        "scheduler.build.report",
         "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",  # reads the log
         "$JS.API.CONSUMER.CREATE.SCHEDULER_LOG.mine",
         "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
@@ -322,6 +359,7 @@ PUBLISHES = {
         "scheduler.event.finished",
         "scheduler.build.cancel",  # steers a build
         "scheduler.build.skip",
+        "scheduler.build.unmasked",  # reads secrets
         "scheduler.log.finished",
         "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",
         "$JS.API.STREAM.PURGE.SCHEDULER_LOG",
@@ -332,6 +370,7 @@ PUBLISHES = {
     "uploader": [
         "vpc.create.aws.done",
         "scheduler.build.cancel",
+        "scheduler.build.unmasked",
         "scheduler.reply.x",
         "scheduler.log.finished",
         "$JS.API.STREAM.MSG.GET.SCHEDULER_LOG",

@@ -54,7 +54,12 @@ class FakeScheduler:
                 return
             if question.get("components"):
                 self.asked_for_all.set()
-            said = self.answers[verb](question)
+            unknown = (
+                {"error": {"code": "unknown", "message": f"a {verb} of nothing"}},
+                {"Nats-Service-Error": "unknown"},
+            )
+            answer = self.answers.get(verb)
+            said = unknown if answer is None else answer(question)
             document, headers = said if isinstance(said, tuple) else (said, None)
             bus.deliver(message.reply, json.dumps(document).encode(), headers=headers)
 
