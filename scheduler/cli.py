@@ -1,7 +1,7 @@
 """Command line: finds the command, and turns an error into one line and an exit code.
 
 0: done; 1: a build failed, is invalid or unknown, the scheduler refused, or something is missing; 2: a wrong
-flag, variable or command; 128 plus the signal's number: ended by a signal.
+flag, variable or command; 124: `wait` timed out; 128 plus the signal's number: ended by a signal.
 """
 
 import io
@@ -27,8 +27,8 @@ _ROOT = (*_HELP, _HELP_ALL, "--version")
 """Flags about all commands, if no command is named."""
 _EPILOGUE = (
     "scheduler COMMAND --help shows a command's flags, scheduler help the documents.\n"
-    "Exit codes: 0 done; 1 errored, invalid or refused; 2 wrong usage; 70 hung; 128 plus the number of a"
-    " signal that ended it."
+    "Exit codes: 0 done; 1 errored, invalid or refused; 2 wrong usage; 70 hung; 124 timed out; 128 plus the"
+    " number of a signal that ended it."
 )
 
 
