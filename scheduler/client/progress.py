@@ -292,7 +292,9 @@ class Progress:
     def finish(self, report: Mapping[str, Any], now: float, *, failed: bool) -> list[News]:
         """Apply the report; its components count, if it has any."""
         self.ended = now if self.ended is None else self.ended
-        self.status = "errored" if failed else "done"
+        error = text(report.get("error"))
+        cancelled = error == "cancelled" or error.startswith("cancelled: ")
+        self.status = "done" if not failed else "cancelled" if cancelled else "errored"
         self.running.clear()
         self.retrying.clear()
         news = []
@@ -317,7 +319,7 @@ class Progress:
                     news.append(News(component, "errored", None, self.errors[component]))
         elif not failed and self.done + self.count("skipped") < self.total:
             self.counts = dict.fromkeys(STATES, 0) | {"completed": self.total}
-        self.error = (text(report.get("error")) or "the build failed") if failed else None
+        self.error = (error or "the build failed") if failed else None
         return news
 
     def explain(self, answer: Mapping[str, Any]) -> None:

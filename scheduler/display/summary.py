@@ -36,9 +36,8 @@ def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
         took = "" if elapsed is None else f" in {seconds(elapsed)}"
         lines.append(Text.assemble(("done", "bold green"), f"  {count(progress.done, 'component')}{took}"))
     else:
-        took = "" if elapsed is None else f" after {seconds(elapsed)}"
-        error = printable(progress.error, _ERROR_WIDTH)
-        lines.append(Text.assemble(("errored", "bold red"), f"{took}: {error}"))
+        error = printable(progress.error.removeprefix("cancelled: "), _ERROR_WIDTH)
+        lines.append(Text.assemble((progress.status, "bold red"), f" after {took}: {error}"))
     if progress.error is not None or progress.count("skipped"):
         lines.append(as_text(counts(progress)))
     if len(progress.path) > 1:

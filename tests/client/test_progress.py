@@ -378,3 +378,19 @@ def test_news_of_a_snapshot_can_be_told_from_events(told: Told, progress: Progre
     (item,) = progress.apply(told.message(event("a", "running", 0)), 100.0)
     assert item.event is not None
     assert item.event["seq"] == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ("cancelled", "cancelled"),
+        ("cancelled: wrong region", "cancelled"),
+        ("vpc::web: cancelled: by the cloud", "errored"),
+        ("cancelled::vm: no quota", "errored"),
+    ],
+)
+def test_a_cancelled_build_ends_as_such(error: str, status: str) -> None:
+    """Its report says so by its error alone; a component of that name does not."""
+    progress = Progress("b", "build.create", 0.0)
+    progress.finish({"error": error}, 5.0, failed=True)
+    assert (progress.status, progress.error) == (status, error)
