@@ -99,8 +99,9 @@ COMMANDS: Final = (
         LOOK,
         "list",
         "List the builds of a scheduler.",
-        "list --all",
-        "Running builds only, unless --all is given.",
+        "list --status errored cancelled --since yesterday",
+        "Running builds only, unless --all is given, or a flag that asks for finished ones, such as"
+        " --since. The latest one is at the end.",
         home="listing:list_",
     ),
     CommandEntry(
@@ -108,7 +109,8 @@ COMMANDS: Final = (
         "status",
         "Show the current state of a build.",
         "status prod-eu-1",
-        "Its progress, running components, failures with their causes, and the limits it has reached.",
+        "Its progress, also by type, running components, failures with their causes, and the limits it has"
+        " reached.",
         home="listing:status",
     ),
     CommandEntry(
@@ -117,6 +119,14 @@ COMMANDS: Final = (
         "Follow a running build live and print how it ends.",
         "watch prod-eu-1",
         "Exits with 0 if the build succeeded, 1 if it failed. An interrupt does not stop the build.",
+    ),
+    CommandEntry(
+        LOOK,
+        "wait",
+        "Wait until a build has ended.",
+        "wait prod-eu-1 --timeout 1h",
+        "Exits with 0 if the build is done, 1 if it errored or was cancelled, 124 after the timeout. Restarts"
+        " of the scheduler and of the broker do not end it.",
     ),
     CommandEntry(
         LOOK,
@@ -131,6 +141,14 @@ COMMANDS: Final = (
         "Show when each component ran, and what took the time.",
         "timeline prod-eu-1 --trace trace.json",
         "The critical path, waiting time against working time, and the ten slowest components.",
+    ),
+    CommandEntry(
+        LOOK,
+        "report",
+        "Print the report of a build that has ended, or one value of it.",
+        "report prod-eu-1 --component vpc::web --field vpc_aws_id",
+        "As JSON: the whole build as it was reported; or one component; or one value, a text as it is."
+        " Secrets are shown as ***, unless --secrets is given.",
     ),
     CommandEntry(
         LOOK,

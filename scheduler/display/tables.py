@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from scheduler.client.lenient import number, objects, text, whole
-from scheduler.client.progress import Progress
+from scheduler.client.progress import STATES, Progress
+from scheduler.client.selection import by_type
 from scheduler.client.timeline import FINISHED
 from scheduler.display.lines import (
     STATE_STYLES,
@@ -28,6 +29,8 @@ from scheduler.text import agreeing, count, printable, seconds
 
 _SHOWN = 10
 """Largest number of components of each kind on the page about a build."""
+_TYPES = 8
+"""Largest number of types on it."""
 _LONG = 1 << 20
 """Width of a line in a pipe, in cells: as much as it takes."""
 
@@ -83,7 +86,7 @@ def _build_row(build: Answer, now: float) -> list[str]:
 
 
 def show_status(console: Console, answer: Answer, progress: Progress, now: float) -> None:
-    """Print one build: its progress, what is running, what failed, the limits it has reached.
+    """Print one build: its progress, also by type, what is running, what failed, the limits it has reached.
 
     Args:
         console: the output.
@@ -117,6 +120,7 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
         put(console, [("error: ", "bold red"), (fit(progress.error, width * 3 - 7), "")])
     if report := text(answer.get("report")):
         put(console, [("report ", "bold yellow"), (fit(report, width * 3 - 7), "")])
+    _types(console, by_type(objects(answer.get("components"))))
     _running(console, progress, now, width)
     _failing(console, progress, now, width)
     _next_step(console, progress)
@@ -129,6 +133,31 @@ def _since(answer: Answer, progress: Progress, now: float) -> str:
     if left := time_left(progress, now):
         line += f", {left}"
     return line + (f", run {progress.run}" if whole(answer.get("run"), 1) > 1 else "")
+
+
+def _types(console: Console, types: Mapping[str, Mapping[str, int]]) -> None:
+    """Print a line for each type, if there are several."""
+    if len(types) < 2:
+        return
+    states = [state for state in STATES if any(tally.get(state) for tally in types.values())]
+    rows = [["TYPE", "ALL", *(state.upper() for state in states)]]
+    for name, tally in list(types.items())[:_TYPES]:
+        figures = [tally.get(state, 0) for state in states]
+        row = [f"{one:,}" if one else "-" for one in figures]
+        rows.append([printable(name), f"{sum(tally.values()):,}", *row])
+    width = width_of(console)
+    shaped = columns(
+        rows,
+        width=None if width is None else width - 2,
+        flexible=(0,),
+        right=tuple(range(1, len(rows[0]))),
+    )
+    put(console, [])
+    for index, row in enumerate(shaped):
+        put(console, [("  " + "  ".join(row).rstrip(), "" if index else "dim")])
+    if rest := list(types.values())[_TYPES:]:
+        components = sum(sum(tally.values()) for tally in rest)
+        put(console, [(f"  and {count(len(rest), 'more type')}, {count(components, 'component')}", "dim")])
 
 
 def _running(console: Console, progress: Progress, now: float, width: int) -> None:

@@ -30,6 +30,7 @@ COMMANDS = (
     "extend",
     "limit",
     "timeline",
+    "wait",
 )
 ARGUMENTS = {
     "list": [],
@@ -70,7 +71,7 @@ def test_a_missing_permission_is_said_at_once(
     scheduler: FakeScheduler, capsys: Captured, command: str, json_wanted: bool
 ) -> None:
     """One line with what this user may not do, and what the broker refused; nothing of a timeout."""
-    verb = "get" if command in {"status", "watch", "timeline"} else command
+    verb = "get" if command in {"status", "watch", "timeline", "wait"} else command
     scheduler.forbidden.add(f"scheduler.build.{verb}")
     began = time.monotonic()
     assert cli.main([*tokens(command), *(["--json"] if json_wanted else [])]) == 1
@@ -106,7 +107,7 @@ def test_watching_without_permission(scheduler: FakeScheduler, capsys: Captured,
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_refusal_is_one_line(scheduler: FakeScheduler, capsys: Captured, command: str) -> None:
     """What the scheduler refuses is said in its words, made harmless, with exit code 1."""
-    verb = "get" if command in {"status", "watch", "timeline"} else command
+    verb = "get" if command in {"status", "watch", "timeline", "wait"} else command
     scheduler.refuse(verb, "unknown", "there is no build \x1b[2Jx")
     assert cli.main(tokens(command)) == 1
     out, err = capsys.readouterr()
@@ -120,7 +121,7 @@ def test_a_refusal_is_json_where_json_is_wanted(
     scheduler: FakeScheduler, capsys: Captured, command: str
 ) -> None:
     """With --json a refusal is a document too, beside the line for people."""
-    verb = "get" if command in {"status", "watch", "timeline"} else command
+    verb = "get" if command in {"status", "watch", "timeline", "wait"} else command
     scheduler.refuse(verb, "conflict", "it is over")
     assert cli.main([*tokens(command), "--json"]) == 1
     out, err = capsys.readouterr()
@@ -295,6 +296,61 @@ def test_no_builds_is_said(scheduler: FakeScheduler, capsys: Captured, flags: li
     assert part in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("flags", "finished", "ids"),
+    [
+        ([], False, ["c", "b", "a"]),
+        (["--sort", "name"], False, ["a", "b", "c"]),
+        (["--status", "cancelled", "errored"], True, ["c", "b"]),
+        (["--status", "cancelled", "--status", "running", "--json"], True, ["b", "a"]),
+        (["--since", "1h"], True, ["b", "a"]),
+        (["--name", "eu-?"], False, ["c"]),
+    ],
+)
+def test_builds_are_chosen_and_sorted(
+    scheduler: FakeScheduler, capsys: Captured, flags: list[str], finished: bool, ids: list[str]
+) -> None:
+    """Finished ones are asked for where a flag means them; cancelled is a status of its own."""
+    now = time.time()
+    builds = [
+        {"id": "a", "status": "running", "accepted": now - 60},
+        {"id": "b", "status": "cancelled", "accepted": now - 9_000, "ended": now - 120},
+        {"id": "c", "status": "errored", "accepted": now - 90_000, "ended": now - 80_000, "name": "eu-1"},
+    ]
+    scheduler.say("list", {"builds": builds, "next": None})
+    assert cli.main(["list", *flags]) == 0
+    out = capsys.readouterr().out
+    if "--json" in flags:
+        assert [one["id"] for one in json.loads(out)["builds"]] == ids
+    else:
+        assert [line.split()[0] for line in out.splitlines()[1:]] == ids
+    assert scheduler.asked == [("list", {"all": finished, "limit": 1_000})]
+
+
+def test_a_choice_that_fits_no_build_is_said(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """It is another thing than that there are none."""
+    scheduler.say("list", {"builds": [{"id": "a", "status": "running"}], "next": None})
+    assert cli.main(["list", "--name", "zzz"]) == 0
+    assert capsys.readouterr().out == "the only build is not like that\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--since", "soon"], "--since: 'soon' is no time, such as 2h, today, yesterday, 2026-01-31 or"),
+        (["--status", "broken"], 'Invalid value "broken" for --status. Choose from: "running", "paused"'),
+        (["--sort", "size"], 'Invalid value "size" for --sort. Choose from: "accepted", "ended"'),
+    ],
+)
+def test_a_wrong_choice_is_said(
+    scheduler: FakeScheduler, capsys: Captured, flags: list[str], text: str
+) -> None:
+    """With what there is to choose from; nothing is asked."""
+    assert cli.main(["list", *flags]) == 2
+    assert text in capsys.readouterr().err
+    assert scheduler.asked == []
+
+
 def running_build() -> Told:
     told = Told("vpc::a", "vpc::b", "vpc::c", "vpc::d", build=BUILD)
     told.message(
@@ -388,7 +444,7 @@ def test_the_status_as_json(scheduler: FakeScheduler, capsys: Captured) -> None:
     """The answer is printed as it came, its components only where they are wanted."""
     answer = running_build().answer(10.0)
     scheduler.say("get", answer)
-    expected = {"v": 1, **answer}
+    expected = {"v": 1, **answer, "types": {}}
     del expected["next"]
     assert cli.main(["status", BUILD, "--components", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == expected

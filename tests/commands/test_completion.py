@@ -71,6 +71,8 @@ def test_commands_are_offered_where_one_may_stand(before: list[str]) -> None:
         ("serve --store=m", ["--store=memory"]),
         ("run --action build.c", ["build.create"]),
         ("graph x --format s", ["svg"]),
+        ("list --status canc", ["cancelled"]),
+        ("list --sort d", ["duration"]),
         ("completion b", ["bash"]),
         ("pause --reason", []),
         ("qqqq x", []),
@@ -100,6 +102,7 @@ def test_files_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert offered("validate", "folder/") == ["folder/c.json"]
     assert offered("plan", ".") == [".hidden.json"]
     assert offered("timeline", "x", "--trace", "") == ["a.json", "b.txt", "folder/"]
+    assert offered("report", "x", "--output", "b") == ["b.txt"]
     assert offered("timeline", "x", "--trace=b") == ["--trace=b.txt"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert offered("run", "~/fol") == ["~/folder/"]
@@ -144,6 +147,9 @@ def test_the_options_of_a_file_are_offered(
         ("skip prod-1", ["vpc::web", "vpc::db"]),
         ("graph prod-1 --around", ["vpc::web", "vpc::db"]),
         ("why prod-1 vpc::web", []),
+        ("report", [*BUILDS, *FINISHED]),
+        ("report prod-1 --component", ["vpc::web", "vpc::db"]),
+        ("wait", [*BUILDS, *FINISHED]),
     ],
 )
 @pytest.mark.usefixtures("reached")

@@ -142,3 +142,35 @@ def test_columns_give_way_from_the_last_to_the_first() -> None:
     assert [len(cell) for cell in columns(rows, width=40, flexible=(0, 2))[0]] == [20, 1, 15]
     assert [len(cell) for cell in columns(rows, width=24, flexible=(0, 2))[0]] == [11, 1, 8]
     assert columns([], width=80, flexible=()) == []
+
+
+def types_shown(*subjects: str) -> list[str]:
+    """The lines of a status about the types of components with these subjects."""
+    told = Told(*(f"c{number}" for number in range(len(subjects))))
+    told.message(event("c0", "running", 0), event("c1", "completed", 5))
+    given = told.answer(60.0)
+    for one, subject in zip(given["components"], subjects, strict=True):
+        one["subject"] = subject
+    progress = Progress("b", "", 0.0)
+    progress.snapshot(given, 0.0)
+    lines = shown(lambda console: show_status(console, given, progress, 0.0), colours=False)
+    return [line.rstrip() for line in lines[lines.index("") + 1 :]] if "" in lines else lines
+
+
+def test_a_status_counts_by_type() -> None:
+    """The type with the most first, and only states that there are."""
+    lines = types_shown("vpc.create.aws", "vm.create.aws", "vm.delete.aws", "vm.create.gcp")
+    assert lines[:3] == [
+        "  TYPE  ALL  WAITING  RUNNING  COMPLETED",
+        "  vm      3        2        -          1",
+        "  vpc     1        -        1          -",
+    ]
+
+
+def test_of_many_types_the_largest_are_shown() -> None:
+    """With the number of the others, and of their components; a single type needs no table."""
+    subjects = [f"t{number}.create.aws" for number in range(12) for _ in range(12 - number)]
+    lines = types_shown(*subjects)
+    assert [line.split()[0] for line in lines[1:9]] == [f"t{number}" for number in range(8)]
+    assert lines[9] == "  and 4 more types, 10 components"
+    assert not any("TYPE" in line for line in types_shown("vm.create.aws", "vm.create.aws"))
