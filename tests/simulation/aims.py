@@ -78,7 +78,15 @@ def paused(seed: int, builds: tuple[JSON, ...]) -> tuple[Order, ...]:
     )
 
 
-def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[Aim]:
+def cancelled(seed: int, builds: tuple[JSON, ...]) -> tuple[Order, ...]:
+    """Sometimes have the largest build be cancelled while its first request is in flight."""
+    if random.Random(f"cancelled {seed}").random() > 0.05:
+        return ()
+    document = {"id": max(builds, key=lambda build: len(build["changes"]))["id"]}
+    return (Order(0.0, "cancel", document["id"], document, after="request left"),)
+
+
+def aims(seed: int, begin: float, operating: Operating, *, wide: bool, cancels: bool = False) -> list[Aim]:
     """The faults of a seed.
 
     Args:
@@ -86,6 +94,7 @@ def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[A
         begin: when the first build is handed in.
         operating: what operators ask for.
         wide: whether a build has many components in flight.
+        cancels: whether a build is cancelled as `cancelled` has it.
     """
     rng = random.Random(f"aims {seed}")
     found: list[Aim] = []
@@ -107,6 +116,9 @@ def aims(seed: int, begin: float, operating: Operating, *, wide: bool) -> list[A
     pause = next((order for order in operating.orders if order.verb == "pause"), None)
     if pause is not None and rng.random() < 0.5:
         found.append(Aim(pause.at, "crash at", 0.05, 0, "told left"))
+    if cancels:
+        # What is in flight is awaited by the next process.
+        found.append(Aim(begin, "crash at", 0.05, 0, "told left"))
     if wide and rng.random() < 0.6:
         found.append(Aim(begin, "crash at", 0.05, rng.randrange(36), "taken"))
     return found

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from simulation.aims import aims, burden, paused, widen
+from simulation.aims import aims, burden, cancelled, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
@@ -131,9 +131,9 @@ def imagine(seed: int) -> Scenario:
     begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
     wide = widen(seed, builds[0])
     operating = operate(seed, builds, begin, heals_at)
-    operating = evolve(
-        operating, orders=operating.orders + paused(seed, builds), max_bytes=burden(seed, builds)
-    )
+    cancels = cancelled(seed, builds)
+    orders = operating.orders + paused(seed, builds) + cancels
+    operating = evolve(operating, orders=orders, max_bytes=burden(seed, builds))
     impatient = random.Random(f"impatient {seed}").random() < 0.06
     if impatient:
         # Many an answer comes when the next attempt is being waited for.
@@ -147,7 +147,7 @@ def imagine(seed: int) -> Scenario:
     first = min(begin.values())
     faults += [
         Fault(max(0.0, aim.at), aim.kind, aim.seconds, aim.number, aim.moment)
-        for aim in aims(seed, first, operating, wide=wide)
+        for aim in aims(seed, first, operating, wide=wide, cancels=bool(cancels))
     ]
     clocks = disorder(seed, first, heals_at)
     faults += [Fault(one.at, "clock", one.seconds, one.number) for one in clocks.settings]
