@@ -1,6 +1,7 @@
 """Submits a build and follows it to its end, for ``run`` and ``demo``."""
 
 import sys
+import time
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -27,13 +28,34 @@ _TAKEN = {
 """Codes of a scheduler's refusals: another build has the id."""
 
 
+@frozen
+class Submission:
+    """A build as it is to be submitted."""
+
+    id: str
+    action: str
+    components: int
+    """Number of its changes."""
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, prepared: Prepared, data: bytes) -> "Submission":
+        """Return the submission of a build that was read from ``data``."""
+        build = prepared.build
+        return cls(build.id, build.action, len(build.changes), data)
+
+    def renamed(self, id_: str) -> "Submission":
+        """Return the same build under another id."""
+        return evolve(self, id=id_, data=Overlay(id_).apply(self.data))
+
+
 async def run_build(
     bus: Bus,
-    prepared: Prepared,
-    data: bytes,
+    build: Submission,
     *,
     json: bool = False,
-    then: Callable[[Bus], Awaitable[int]] | None = None,
+    renew: Callable[[Submission], Submission] | None = None,
+    then: Callable[[Bus, str], Awaitable[int]] | None = None,
 ) -> int:
     """Submit a build, show its progress, and return the exit code: 0 if it succeeded.
 
@@ -41,7 +63,10 @@ async def run_build(
         bus: the connection.
         build: the build.
         json: whether to print JSON lines.
-        then: called when the build has ended, returns an exit code; if that is not 0, it replaces 0.
+        renew: function that returns the build under a new id. It is called, and that build is submitted, if a
+            build of this id ran before, or another one has it. None: that is only said.
+        then: called with the id of the build when it has ended, returns an exit code; if that is not 0, it
+            replaces 0.
 
     Raises:
         SteeringError: this user may not follow builds; nothing was submitted.
@@ -52,12 +77,13 @@ async def run_build(
         if answer is None:
             return 1
         if renew is None or not (answer.finished or answer.code in _TAKEN):
-            return await _follow(bus, build, answer, following, json=json)
+            code = await _follow(bus, build, answer, following, json=json)
+            return code if then is None or not answer.accepted else await then(bus, build.id) or code
     why = "ran before" if answer.accepted else _TAKEN[answer.code]
     build, before = renew(build), build
     # With JSON, every line on standard output has the id.
     (complain if json else say)(f"{printable(before.id)} {why}; this is submitted as {build.id}")
-    return await run_build(bus, build, json=json)
+    return await run_build(bus, build, json=json, then=then)
 
 
 async def _submit(bus: Bus, build: Submission) -> Verdict | None:
@@ -122,46 +148,18 @@ async def _look_back(bus: Bus, following: Following, progress: Progress) -> None
     ended, took = None, None
     with trio.move_on_after(ASK):
         try:
-            with trio.fail_after(SUBMIT_TIMEOUT):
-                answer = await submit(bus, build.action, data, build.id)
-        except NoResponders:
-            complain(
-                f"no scheduler answers on {build.action}: start one with `scheduler serve`, "
-                "or add --embedded to run one in this process"
-            )
-            return 1
-        except NotPermitted as error:
-            complain(f"this user may not submit builds: {error.refusal}")
-            return 1
-        except MessageTooLarge as error:
-            cure = "raise max_payload in the broker's configuration, or enable JetStream"
-            if isinstance(error.__cause__, NotPermitted):
-                cure = f"this user may not put larger ones into the object store, {error.__cause__.refusal}"
-            complain(
-                f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
-                f"{error.limit:,} bytes: {cure}"
-            )
-            return 1
-        except trio.TooSlowError:
-            complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may still run")
-            return 1
-        if not answer.accepted:
-            # The message is the first of the details.
-            details = [printable(detail) for detail in answer.details] or [printable(answer.message)]
-            several = f"it has {count(len(details), 'problem')}:" if len(details) > 1 else details[0]
-            complain(f"the scheduler rejected the build ({printable(answer.code)}): {several}")
-            if len(details) > 1:
-                sys.stderr.write("".join(f"  {detail}\n" for detail in details))
-            return 1
-        if answer.finished and (found := await stored_report(bus, build.id)) is not None:
-            complain(f"{printable(build.id)} was submitted before and is finished; it does not run again")
-            following.end(found[0], failed=found[1])
-        view = open_view(progress, json=json)
-        view.start()
-        try:
-            await show(bus, following, progress, view)
-        finally:
-            view.stop()
-        view.summary(trio.current_time())
-        code = 0 if progress.error is None else 1
-        return code if then is None else await then(bus) or code
+            answer = await get_summary(bus, progress.build)
+        except (SteeringError, BusError):
+            # Its log may be gone, or this user may not ask.
+            pass
+        else:
+            progress.refresh(answer, trio.current_time())
+    if progress.ended is not None:
+        took = progress.elapsed(progress.ended)
+        ended = time.time() - (trio.current_time() - progress.ended)
+        following.end({"error": progress.error}, failed=progress.error is not None)
+    # Not everybody who may submit builds may read reports.
+    elif (report := await stored_report(bus, progress.build)) is not None:
+        ended = report.time
+        following.end(report.document, failed=report.failed)
+    progress.earlier = EarlierEnd(ended, time.time(), took)

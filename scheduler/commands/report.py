@@ -82,7 +82,7 @@ async def write_report(build: str, run: int | None, output: Path | None, secrets
     return 0
 
 
-async def save_report(build: str, output: Path, secrets: bool, bus: Bus) -> int:
+async def save_report(output: Path, secrets: bool, bus: Bus, build: str) -> int:
     """Write the report of a build that has just ended to a file, and return the exit code.
 
     Raises:

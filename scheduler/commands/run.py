@@ -3,9 +3,12 @@
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
+
+from cyclopts import Parameter
 
 from scheduler.commands.asking import option
+from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
 from scheduler.commands.files import BuildAction, BuildFile, compact
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
@@ -15,8 +18,8 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.output import check_output
-from scheduler.commands.parameters import switch
-from scheduler.commands.saying import complain
+from scheduler.commands.parameters import CONTENT, switch
+from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
 from scheduler.errors import InvalidSettings
@@ -54,8 +57,9 @@ def run(
     # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
     from scheduler.commands.checking import read_checked  # noqa: PLC0415
-    from scheduler.commands.following import run_build  # noqa: PLC0415
+    from scheduler.commands.following import Submission, run_build  # noqa: PLC0415
     from scheduler.commands.report import save_report  # noqa: PLC0415
+    from scheduler.commands.sources import AUTO, made_up_id  # noqa: PLC0415
 
     session.configure_log(settings)
     checked = read_checked(file, settings, action, content)
@@ -76,8 +80,8 @@ def run(
         else:
             complain(f"interrupted: no longer following {submission.id}; it continues")
 
-    then = None if output is None else partial(save_report, prepared.build.id, output, secrets)
-    job = partial(run_build, prepared=prepared, data=compact(data), json=json, then=then)
+    then = None if output is None else partial(save_report, output, secrets)
+    job = partial(run_build, build=submission, json=json, renew=renew if fresh else None, then=then)
     own_folder = settings.embedded and embedded.data_dir is None
     with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return session.run_async(

@@ -48,7 +48,7 @@ async def resume(parts: Parts, request: verbs.Resume) -> Done:
 async def retry_failed(parts: Parts, request: verbs.Retry) -> Done:
     """Send again what failed, in a new run if the build is finished."""
     if request.component is not None and request.start is not None:
-        raise Refused("invalid", "component or from: one of them at a time")
+        raise Refused("invalid", "from: instead of component, not beside it")
     one, behind = request.component or request.start, request.start is not None
     if await parts.builds.keeps_running(request.id):
         commands, seen = await parts.builds.steer(request.id)

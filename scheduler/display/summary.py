@@ -36,8 +36,9 @@ def summary_lines(progress: Progress, now: float, width: int = 0) -> list[Text]:
         took = "" if elapsed is None else f" in {seconds(elapsed)}"
         lines.append(Text.assemble(("done", "bold green"), f"  {count(progress.done, 'component')}{took}"))
     else:
+        took = "" if elapsed is None else f" after {seconds(elapsed)}"
         error = printable(progress.error.removeprefix("cancelled: "), _ERROR_WIDTH)
-        lines.append(Text.assemble((progress.status, "bold red"), f" after {took}: {error}"))
+        lines.append(Text.assemble((progress.status, "bold red"), f"{took}: {error}"))
     if progress.error is not None or progress.count("skipped"):
         lines.append(as_text(counts(progress)))
     if len(progress.path) > 1:
@@ -58,7 +59,7 @@ def _earlier(progress: Progress, earlier: EarlierEnd) -> Text:
     if progress.error is None:
         return Text.assemble(("done", "bold green"), f" {since}; nothing was sent")
     cure = f"scheduler retry {printable(progress.build)}, or run --fresh"
-    return Text.assemble(("errored", "bold red"), f" {since}; nothing was sent: {cure}")
+    return Text.assemble((progress.status, "bold red"), f" {since}; nothing was sent: {cure}")
 
 
 def _path(path: Sequence[Span], room: int) -> list[Text]:
