@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _forget_empty_variables() -> None:
     """Treat an empty variable as unset: compose files and unit files write empty ones."""
     for name, value in list(os.environ.items()):
-        if not value and name.startswith(("SCHEDULER_", "NATS_UR")):
+        if not value and name.startswith(("SCHEDULER_", "NATS_UR", "NATS_CONTEXT")):
             del os.environ[name]
 
 

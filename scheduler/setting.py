@@ -3,8 +3,8 @@
 The declaration names what is allowed, the help, and the section. From it come the flag (`max_builds` is
 ``--max-builds``), the environment variable (``SCHEDULER_MAX_BUILDS``), the check of the value, and the row
 in ``docs/settings.md``. The classes that hold settings are `scheduler.config.Settings`,
-`scheduler.bus.options.BusOptions`, `scheduler.definition.limits.Limits` and
-`scheduler.local.simulator.Behaviour`.
+`scheduler.config.contexts.ContextOption`, `scheduler.bus.options.BusOptions`,
+`scheduler.definition.limits.Limits` and `scheduler.local.simulator.Behaviour`.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ from scheduler.text import DURATIONS, mask_url, printable, read_duration, write_
 
 _T = TypeVar("_T")
 
-SERVER_VARIABLES: Final = ("NATS_URL", "NATS_URI")
-"""The variables for ``--nats-url``, the first that is set; the second is the one that Ernest sets."""
+_VARIABLES: Final = {"nats_url": ("NATS_URL", "NATS_URI"), "context": ("NATS_CONTEXT",)}
+"""Variables that others gave their names; ``NATS_URI`` is the one that Ernest sets."""
 _DECLARED: Final = "setting"
 _SECRETS: Final = frozenset({"password", "token"})
 _SHOWN: Final = 100
@@ -138,7 +138,7 @@ def flag_of(name: str) -> str:
 
 def variables_of(name: str) -> tuple[str, ...]:
     """Return the environment variables of the setting ``name``; the first that is set counts."""
-    return SERVER_VARIABLES if name == "nats_url" else (f"SCHEDULER_{name.upper()}",)
+    return _VARIABLES.get(name, (f"SCHEDULER_{name.upper()}",))
 
 
 def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
@@ -152,7 +152,12 @@ def invalid(name: str, value: object, allowed: str) -> InvalidSettings:
 
 def wrong(name: str, problem: object) -> InvalidSettings:
     """Return the error for a setting whose problem is known in full."""
-    return InvalidSettings(f"{flag_of(name)} ({', '.join(variables_of(name))}): {problem}")
+    return InvalidSettings(f"{spelled(name)}: {problem}")
+
+
+def spelled(name: str) -> str:
+    """Return the flag of the setting ``name`` with its variables, as messages name it."""
+    return f"{flag_of(name)} ({', '.join(variables_of(name))})"
 
 
 def _brief(value: object) -> str:

@@ -26,6 +26,7 @@ from scheduler.config import Settings
 from scheduler.definition.rules import LimitRule, Retry
 from scheduler.diagnosis.permissions import publishes
 from scheduler.local.generate import generate
+from scheduler.setting import variables_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -282,10 +283,8 @@ def test_help_fits_80_columns(capsys: pytest.CaptureFixture[str], tokens: list[s
     whole = re.sub(r"[│\s]+", " ", page)
     without = ONCE if tokens[0] not in {"doctor", "demo"} else set()
     for flag in flags(page) - without:
-        variable = (
-            "NATS_URL, NATS_URI" if flag == "nats-url" else f"SCHEDULER_{flag.upper().replace('-', '_')}"
-        )
-        assert variable in whole, flag
+        variables = ", ".join(variables_of(flag.replace("-", "_")))
+        assert variables in whole, flag
 
 
 def test_help_lists_every_command_in_its_group(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ OF_OTHERS = frozenset({
     # pip, pip-audit and nox
     "--require-hashes", "--no-deps", "--no-build-isolation", "--upgrade",
     # nats-server and the nats command
-    "--addr", "--jetstream", "--store_dir", "--log", "--subject",
+    "--addr", "--jetstream", "--store_dir", "--log", "--subject", "--server", "--creds",
     # python -m benchmarks
     "--against", "--against-python", "--attacks", "--check", "--only", "--peers", "--quick", "--repeat",
     "--shapes", "--sizes", "--stores",

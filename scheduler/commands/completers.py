@@ -111,6 +111,13 @@ def _paths_in(options: Any, before: str) -> Iterator[str]:
             yield path
 
 
+def contexts(_context: Any) -> Candidates:
+    """Offer the contexts of the ``nats`` command."""
+    from scheduler.config.contexts import description_of, known_contexts  # noqa: PLC0415 - only a shell asks
+
+    return [(name, description_of(name)) for name in known_contexts()]
+
+
 def topics(_context: Any) -> Candidates:
     """Offer the topics of ``scheduler help``."""
     from scheduler.commands.topics import summaries  # noqa: PLC0415 - only a shell asks for it

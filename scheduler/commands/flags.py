@@ -18,9 +18,10 @@ from cyclopts import Parameter
 from scheduler.bus.options import BusOptions
 from scheduler.commands.parameters import parameter_of
 from scheduler.config import Settings
+from scheduler.config.contexts import Context, ContextOption, read_context
 from scheduler.definition.limits import Limits
 from scheduler.errors import InvalidSettings
-from scheduler.setting import Section, Setting, flag_of, settings_in, variables_of
+from scheduler.setting import Section, Setting, settings_in, spelled
 
 _FLAG: Final = "flag"
 _NAMES = re.compile(r"\b(?:user(?! info)|password|token|credentials|nkey|tls_key|tls_certificate)\b")
@@ -67,10 +68,16 @@ def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]],
                 if declared.section is section:
                     name = declared.name or attribute.name
                     hint, default = _typed(attribute, declared)
-                    parameter: Any = Annotated[hint, parameter_of(name, attribute.type, default, declared)]
+                    otherwise = declared.otherwise
+                    if holder is BusOptions:
+                        # What is not given may come from a context.
+                        otherwise, default = default or "", None
+                    type_: Any = Annotated[
+                        hint, parameter_of(name, attribute.type, default, declared, otherwise)
+                    ]
                     fields[name] = attrs.field(
                         default=defaults.get(name, default),
-                        type=parameter,
+                        type=type_,
                         metadata={_FLAG: Origin(holder, attribute.name, declared)},
                     )
         made: type[_F] = Parameter(name="*")(attrs.frozen(group, these=fields, eq=False, repr=False))
@@ -106,9 +113,9 @@ def read(value: Any, declared: Setting) -> Any:
     return value if declared.read is None else declared.read(value)
 
 
-@flags((BusOptions, Section.BROKER))
+@flags((BusOptions, Section.BROKER), (ContextOption, Section.BROKER))
 class BrokerFlags(Flags):
-    """Flags for the broker: its address, and the credentials."""
+    """Flags for the broker: its address, the credentials, and a context for those that are not given."""
 
 
 @flags((Settings, Section.LOG), log_level="error")
@@ -127,7 +134,7 @@ def settings_of(*groups: Flags) -> Settings:
     Raises:
         InvalidSettings: a value that cannot be used.
     """
-    values: dict[type, dict[str, Any]] = {Settings: {}, Limits: {}}
+    values: dict[type, dict[str, Any]] = {Settings: {}, Limits: {}, ContextOption: {}}
     broker = []
     for group in groups:
         for origin, value in given(group):
@@ -135,22 +142,22 @@ def settings_of(*groups: Flags) -> Settings:
                 broker.append((origin, value))
             else:
                 values[origin.holder][origin.attribute] = read(value, origin.declared)
-    service = values[Settings]
+    service, context = values[Settings], values[ContextOption].get("context")
     # With an embedded broker the settings for another one do not matter.
-    if broker and not service.get("embedded"):
+    if (broker or context) and not service.get("embedded"):
         login = {origin.attribute: read(value, origin.declared) for origin, value in broker}
-        service["bus"] = _bus_options(login)
+        service["bus"] = _bus_options(login, read_context(context) if context else None)
     return Settings(limits=Limits(**values[Limits]), **service)
 
 
-def _bus_options(values: dict[str, Any]) -> BusOptions:
+def _bus_options(given: dict[str, Any], context: Context | None) -> BusOptions:
+    def spelled_out(name: re.Match[str]) -> str:
+        from_context = context is not None and name[0] in context.values and name[0] not in given
+        return context.place(name[0]) if context is not None and from_context else spelled(name[0])
+
     try:
-        return BusOptions(**values)
+        return BusOptions(**(given if context is None else context.under(given)))
     except InvalidSettings as error:
-        # The error names attributes, but people know the flags and variables.
+        # The error names attributes, but people know the flags and variables, and a context's members.
         names = _NAMES if "given" in str(error) else _LEADING_NAMES
-        raise InvalidSettings(names.sub(_spelled_out, str(error))) from None
-
-
-def _spelled_out(name: re.Match[str]) -> str:
-    return f"{flag_of(name[0])} ({variables_of(name[0])[0]})"
+        raise InvalidSettings(names.sub(spelled_out, str(error))) from None

@@ -5,7 +5,14 @@ from typing import Annotated, Any, Final, Protocol, TypeAlias
 
 from cyclopts import Group, Parameter
 
-from scheduler.commands.completers import Candidates, Completer, all_builds, components, running_builds
+from scheduler.commands.completers import (
+    Candidates,
+    Completer,
+    all_builds,
+    components,
+    contexts,
+    running_builds,
+)
 from scheduler.config import RANGES
 from scheduler.setting import (
     Range,
@@ -43,6 +50,7 @@ _PANELS: Final = {
 }
 """Headings of the help, by those of the documentation."""
 
+_COMPLETERS: Final = {"context": contexts}
 _TRUE = {"1", "true", "yes", "on", "y", "t"}
 _FALSE = {"0", "false", "no", "off", "n", "f", ""}
 
@@ -60,7 +68,7 @@ class Token(Protocol):
     value: str
 
 
-def parameter_of(name: str, type_: Any, default: Any, declared: Setting) -> Parameter:
+def parameter_of(name: str, type_: Any, default: Any, declared: Setting, otherwise: str) -> Parameter:
     """Return the parameter for the flag of a setting.
 
     Args:
@@ -68,18 +76,20 @@ def parameter_of(name: str, type_: Any, default: Any, declared: Setting) -> Para
         type_: type of the setting.
         default: default of the flag.
         declared: declaration of the setting.
+        otherwise: default in words, where the flag has none to show.
     """
     panel = _PANELS[declared.section]
     help_ = declared.help
-    if declared.otherwise:
-        help_ = f"{help_.removesuffix('.')} [default: {declared.otherwise}]."
+    if otherwise:
+        help_ = f"{help_.removesuffix('.')} [default: {otherwise}]."
     if declared.allowed is not None:
         return number(name, help_, panel, declared.allowed)
     if type_ is bool:
         return switch(name, help_, panel)
     if has_choices(type_):
         return choice(name, type_, help_, panel, show_default=default is not None)
-    return _parameter(name, help_, panel, None, show_default=bool(default))
+    completer = _COMPLETERS.get(name)
+    return _parameter(name, help_, panel, None, show_default=bool(default), completer=completer)
 
 
 def number(name: str, text: str, group: Group | None = None, allowed: Range | None = None) -> Parameter:

@@ -6,9 +6,10 @@ from typing import Final
 
 import attrs
 
+from scheduler.commands.flags import BrokerFlags
 from scheduler.commands.groups import GROUPS
 from scheduler.definition.nearly import nearly
-from scheduler.setting import SERVER_VARIABLES, variables_of
+from scheduler.setting import variables_of
 
 _PREFIX: Final = "SCHEDULER_"
 _KUBERNETES: Final = re.compile(r"SCHEDULER_(?:[A-Z0-9_]+_)?(?:PORT(?:_.*)?|SERVICE_(?:HOST|PORT(?:_.*)?))")
@@ -31,13 +32,14 @@ def misspelt_variables(environment: Iterable[str]) -> list[str]:
     """
     ours = our_variables()
     words = {name.removeprefix(_PREFIX): name for name in ours}
+    # Those that others named are spelled with our prefix, too.
+    words |= {field.name.upper(): variables_of(field.name)[0] for field in attrs.fields(BrokerFlags)}
     found = []
     for name in sorted(environment):
         if not name.startswith(_PREFIX) or name in ours or _KUBERNETES.fullmatch(name):
             continue
         word = name.removeprefix(_PREFIX)
-        # `SCHEDULER_NATS_URL` is another spelling, too.
-        meant = word if word in SERVER_VARIABLES else nearly(word, words)
+        meant = word if word in words else nearly(word, words)
         if meant is not None:
             found.append(f"{name} is none of our variables; did you mean {words[meant]}?")
     return found

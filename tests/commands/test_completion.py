@@ -183,6 +183,22 @@ def test_the_scheduler_is_the_one_of_the_flags(
     assert asked == [("nats://variable",), ("nats://flag",), ("nats://behind",)]
 
 
+def test_contexts_are_offered_with_their_descriptions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the ``nats`` command; a file that is no context has none."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert offered("list", "--context", "") == []
+    folder = tmp_path / "nats" / "context"
+    folder.mkdir(parents=True)
+    (folder / "prod.json").write_text('{"description": "Handle with care"}')
+    (folder / "dev.json").write_text("nonsense")
+    (folder / "notes.txt").touch()
+    found = candidates(build_app(), ["serve", "--context", ""])
+    assert list(found) == [("dev", ""), ("prod", "Handle with care")]
+    assert offered("list", "--context=p") == ["--context=prod"]
+
+
 # Silence.
 
 

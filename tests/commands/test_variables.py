@@ -17,6 +17,8 @@ from scheduler.commands.variables import misspelt_variables, our_variables
         ("SCHEDULER_ATTEMPT_TIMEOUTS", "SCHEDULER_ATTEMPT_TIMEOUT"),
         ("SCHEDULER_NATS_URL", "NATS_URL"),
         ("SCHEDULER_NATS_URI", "NATS_URI"),
+        ("SCHEDULER_CONTEXT", "NATS_CONTEXT"),
+        ("SCHEDULER_NATS_CONTEXT", "NATS_CONTEXT"),
     ],
 )
 def test_variables_that_are_nearly_ours_are_told(name: str, meant: str) -> None:

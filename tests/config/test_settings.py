@@ -19,6 +19,7 @@ from scheduler.config import (
     StoreName,
     parse_timeouts,
 )
+from scheduler.config.contexts import ContextOption
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Resend
 from scheduler.definition.rules import LimitRule, Retry
@@ -90,10 +91,10 @@ def test_every_setting_has_a_flag() -> None:
     settings = set(attrs.fields_dict(Settings)) - {"bus", "limits", "rules"}
     broker = set(attrs.fields_dict(BusOptions))
     broker -= {"servers", "name", "max_queued_messages", "max_queued_bytes"}
-    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits"}
+    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits", "context"}
 
 
-@pytest.mark.parametrize("holder", [BusOptions, Settings, Limits, Behaviour])
+@pytest.mark.parametrize("holder", [BusOptions, ContextOption, Settings, Limits, Behaviour])
 def test_a_setting_is_explained_in_one_sentence(holder: type) -> None:
     """Its help ends with a full stop, and what the documentation adds to it does, too."""
     for attribute, declared in settings_in(holder):

@@ -1,5 +1,6 @@
 """Ways to log in to the broker, each with the service as a process."""
 
+import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from support.certificates import write_certificates
 
 from integration.builds import build, component
 from integration.conftest import World
-from integration.harness import CANARY, Submitter
+from integration.harness import CANARY, Scheduler, Submitter
 
 pytestmark = pytest.mark.integration
 
@@ -113,3 +114,25 @@ def test_what_the_broker_forbids_is_said(start_world: Any) -> None:
     submitter.run(build(component("vpc::1")))
     assert connectors.ids() == ["vpc::1"]
     scheduler.end()
+
+
+def test_a_context_with_a_password_and_tls(start_world: Any, tmp_path: Path) -> None:
+    """The service and a command log in as the context of the ``nats`` command says; no secret is shown."""
+    folder = write_certificates(tmp_path)
+    tls = {"cert_file": "server.pem", "key_file": "server.key", "ca_file": "ca.pem"}
+    files = {key: str(folder / name) for key, name in tls.items()}
+    world: World = start_world({**USER, "tls": {**files, "verify": True}})
+    contexts = tmp_path / "nats" / "context"
+    contexts.mkdir(parents=True)
+    members = {"user": "me", "password": PASSWORD, "ca": "$KEYS/ca.pem", "cert": "$KEYS/client.pem"}
+    members |= {"url": f"127.0.0.1:{world.server.port}", "key": "$KEYS/client.key", "socks_proxy": ""}
+    (contexts / "prod.json").write_text(json.dumps(members))
+    env = {"XDG_CONFIG_HOME": str(tmp_path), "KEYS": str(folder), "NATS_URL": ""}
+    scheduler = world.scheduler("--context=prod", env=env)
+    listing = world.started(Scheduler("list", "--json", env={**env, "NATS_CONTEXT": "prod"}))
+    assert listing.wait() == 0, listing.errors
+    stranger = world.started(Scheduler("list", env={**env, "NATS_CONTEXT": "prdo"}))
+    assert stranger.wait() == 2
+    assert "did you mean 'prod'?" in stranger.errors
+    scheduler.end()
+    assert CANARY not in scheduler.errors + listing.errors + stranger.errors
