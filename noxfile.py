@@ -6,7 +6,10 @@ Versions and dependency groups are only in `pyproject.toml`. Arguments after `--
 import json
 import os
 import re
+import shutil
+import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 import nox
@@ -28,6 +31,8 @@ FLAKE8 = [
 
 LOCKS = {".ci/requirements.lock": ("build",), ".ci/tests.lock": ("build", "test")}
 """Lock files of the package and of its tests, by version and hash, with their dependency groups."""
+DIST = Path("dist")
+"""Folder that `package` writes the wheel and the source distribution into."""
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
 """Parallel tests. Distributed by groups, the tests of a dead worker were lost, and the run never ended."""
 
@@ -131,6 +136,57 @@ def generate(session: nox.Session) -> None:
     """Write the files that are made of the code: the tables in `settings.md`, the schemas."""
     install(session)
     session.run("python", "-m", "scheduler.commands.generated")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build wheel and source distribution into `dist`, and run a build with each, freshly installed."""
+    session.install("build")
+    for old in DIST.glob(f"{PROJECT['project']['name'].replace('-', '_')}-*"):
+        old.unlink()
+    # The wheel is made of the source distribution, which so proves to be complete.
+    session.run("python", "-m", "build", "--outdir", str(DIST))
+    [wheel], [source] = sorted(DIST.glob("*.whl")), sorted(DIST.glob("*.tar.gz"))
+    _check_contents(session, wheel, source)
+    for made in (wheel, source):
+        _try(session, made.resolve())
+
+
+def _check_contents(session: nox.Session, wheel: Path, source: Path) -> None:
+    """Check that the wheel has all of the package and nothing else, and the source all to test it."""
+    tree = {str(path) for path in Path("scheduler").rglob("*") if path.is_file()}
+    tree = {path for path in tree if "__pycache__" not in path}
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    if packed != tree:
+        session.error(f"{wheel.name} has not what scheduler/ has: {', '.join(sorted(packed ^ tree))}")
+    with tarfile.open(source) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    needed = tree | {"LICENSE", "README.md", "CHANGELOG.md", "noxfile.py", "pyproject.toml", ".ci/tests.lock"}
+    if missing := needed - names:
+        session.error(f"{source.name} lacks {', '.join(sorted(missing))}")
+    if not any(name.startswith("tests/") for name in names):
+        session.error(f"{source.name} lacks the tests")
+
+
+def _try(session: nox.Session, made: Path) -> None:
+    """Install a distribution in a fresh environment, and use it in an empty folder."""
+    folder = Path(session.create_tmp()).resolve() / "try"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "empty").mkdir(parents=True)
+    session.run("python", "-m", "venv", str(folder / "env"))
+    python, command = (str(folder / "env" / "bin" / name) for name in ("python", "scheduler"))
+    session.run(python, "-m", "pip", "install", "--quiet", str(made), external=True)
+    session.run(python, "-m", "pip", "check", external=True)
+    version = made.name.removesuffix(".tar.gz").split("-")[1]
+    with session.chdir(folder / "empty"):
+        if session.run(command, "--version", external=True, silent=True) != f"{version}\n":
+            session.error(f"scheduler --version does not say {version}")
+        # Files that are no modules: documents, schemas, the permissions; the demo runs an example.
+        for words in (["help", "operating"], ["schema", "build"], ["schema", "reply"], ["permissions"]):
+            session.run(command, *words, external=True, silent=True)
+        session.run(command, "demo", "--latency", "100ms", external=True)
+    shutil.rmtree(folder)
 
 
 @nox.session

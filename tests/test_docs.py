@@ -31,8 +31,8 @@ REFERENCE = re.compile(rf"\b({'|'.join(TOPICS).upper()}): \"([^\"\n]+)\"")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z_-]*[a-z]")
 VARIABLE = re.compile(r"\b(?:SCHEDULER|NATS)_[A-Z_]*[A-Z]\b")
 OF_OTHERS = frozenset({
-    # pip, pip-audit and nox
-    "--require-hashes", "--no-deps", "--no-build-isolation", "--upgrade",
+    # pip, pipx, pip-audit and nox
+    "--require-hashes", "--no-deps", "--no-build-isolation", "--upgrade", "--spec",
     # nats-server and the nats command
     "--addr", "--jetstream", "--store_dir", "--log", "--subject", "--server", "--creds",
     # python -m benchmarks
