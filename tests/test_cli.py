@@ -212,7 +212,7 @@ def test_a_wrong_value_is_one_clear_line(
 
 def test_an_empty_variable_is_not_set(served: list[Settings], monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that is there and empty changes nothing; the next one that says the same counts."""
-    for name in ("NATS_URL", "SCHEDULER_GRACE", "SCHEDULER_STORE", "SCHEDULER_NKEY"):
+    for name in ("NATS_URL", "NATS_CONTEXT", "SCHEDULER_GRACE", "SCHEDULER_STORE", "SCHEDULER_NKEY"):
         monkeypatch.setenv(name, "")
     monkeypatch.setenv("NATS_URI", "nats://ernest")
     assert cli.main([]) == 0

@@ -182,10 +182,10 @@ def known_contexts() -> list[str]:
 
 
 def description_of(name: str) -> str:
-    """Return the description of a context; nothing where it cannot be read."""
+    """Return the description of a known context, on one line; nothing where it cannot be read."""
     try:
         content = _content(_folder() / "context" / f"{name}.json")
-        return (_DECODER.decode(content or b"{}").description or "") if _is_name(name) else ""
+        return printable(_DECODER.decode(content or b"{}").description or "")
     except (InvalidSettings, msgspec.DecodeError, UnicodeDecodeError):
         return ""
 

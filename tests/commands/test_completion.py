@@ -191,7 +191,7 @@ def test_contexts_are_offered_with_their_descriptions(
     assert offered("list", "--context", "") == []
     folder = tmp_path / "nats" / "context"
     folder.mkdir(parents=True)
-    (folder / "prod.json").write_text('{"description": "Handle with care"}')
+    (folder / "prod.json").write_text('{"description": "Handle\\nwith care"}')
     (folder / "dev.json").write_text("nonsense")
     (folder / "notes.txt").touch()
     found = candidates(build_app(), ["serve", "--context", ""])

@@ -157,6 +157,17 @@ def test_a_password_completes_the_contexts_user(save: Save) -> None:
     assert message.endswith("prod.json is given without --password (SCHEDULER_PASSWORD)")
 
 
+def test_a_certificate_that_is_given_comes_without_the_contexts_key(save: Save) -> None:
+    """The key belongs to the context's own certificate; a key that is given replaces the context's."""
+    save("prod", cert="/c", key="/k")
+    given = {"tls_certificate": Path("/other")}
+    assert read_context("prod").under(given) == given
+    assert read_context("prod").under({"tls_key": Path("/k2")}) == {
+        "tls_certificate": Path("/c"),
+        "tls_key": Path("/k2"),
+    }
+
+
 # What is refused.
 
 
@@ -270,5 +281,9 @@ def test_contradictions_name_member_and_flag(save: Save) -> None:
     """Each by where it comes from."""
     path = save("prod", token=SECRET, creds="/dev/null")
     assert f"token in {path} and creds in {path}; choose one" in refusal()
-    save("prod", key="/dev/null")
+    save("prod", ca="/no/where")
+    assert refusal(tls_ca=Path("/not/here")).startswith(
+        "--tls-ca (SCHEDULER_TLS_CA): cannot read '/not/here'"
+    )
+    path = save("prod", key="/dev/null")
     assert refusal() == f"key in {path} is given without --tls-certificate (SCHEDULER_TLS_CERTIFICATE)"
