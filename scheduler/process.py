@@ -22,6 +22,7 @@ from scheduler.config import Settings
 from scheduler.errors import BrokerError, BusError, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import layout_of
+from scheduler.local.announcing import announced
 from scheduler.local.broker import open_broker
 from scheduler.recovery.crash_loops import record_hang
 from scheduler.runtime.watchdog import Watchdog
@@ -163,6 +164,7 @@ async def _open_connections(settings: Settings, watchdog: Watchdog) -> AsyncIter
         if settings.embedded:
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
             options = BusOptions(servers=(broker.url,), token=broker.token, name=options.name)
+            stack.enter_context(announced(broker, serves=True))
             # With its token, so that connectors on this machine can connect.
             sys.stdout.write(f"broker: {broker.url_with_token}\n")
             sys.stdout.flush()

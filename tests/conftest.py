@@ -54,6 +54,14 @@ def fake_bus() -> FakeBus:
     return FakeBus()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_broker_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep commands from an embedded broker that the user of the tests runs, and theirs out of his data."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _log_as_it_was() -> Iterator[None]:
     """Have what a command of a test did to the log end with that test."""

@@ -219,8 +219,9 @@ class NatsBus(Endpoint):
     def check_connected(self, deadline: float | None) -> None:
         """Raise BusError if there has been no connection yet."""
         if not self.generation:
+            origin = f" ({self._options.origin})" if self._options.origin else ""
             raise BusError(
-                f"no connection to a broker within {deadline} s: {self.last_failure or 'no answer'}"
+                f"no connection to a broker within {deadline} s: {self.last_failure or 'no answer'}{origin}"
             )
 
     async def run(self) -> None:

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, Factory, field, frozen
 
 from scheduler.bus.subjects import encode_subject
 from scheduler.errors import InvalidSettings, InvalidSubject
@@ -110,11 +110,11 @@ class BusOptions:
     """
 
     servers: tuple[str, ...] = setting(
-        (DEFAULT_SERVER,),
+        Factory(lambda: (DEFAULT_SERVER,)),
         "Address of the broker; several, separated by commas, are tried in turn.",
         Section.BROKER,
         read=parse_servers,
-        written=DEFAULT_SERVER,
+        otherwise=f"{DEFAULT_SERVER}, or an embedded one",
         name="nats_url",
         validator=_checked_servers,
         repr=lambda urls: repr([*map(safe_url, urls)]),
@@ -177,6 +177,10 @@ class BusOptions:
     """Whether TLS starts before the server has said anything (its ``handshake_first``)."""
     name: str = field(default="scheduler", kw_only=True)
     """Name of the connection in the server's monitoring."""
+    chosen: bool = field(default=True, kw_only=True)
+    """Whether somebody named the broker or a login; if not, a command may take an embedded broker."""
+    origin: str = field(default="", kw_only=True)
+    """Words about why it is this broker, for messages; empty if somebody named it."""
     max_queued_messages: int = field(default=MAX_MESSAGES, kw_only=True)
     max_queued_bytes: int = field(default=MAX_BYTES, kw_only=True)
 

@@ -13,6 +13,7 @@ from scheduler.bus import Bus
 from scheduler.commands.completers import Completer
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
 from scheduler.commands.parameters import OPTIONS, switch
+from scheduler.commands.reaching import asked, reach
 from scheduler.commands.saying import complain
 from scheduler.errors import SteeringError
 from scheduler.text import printable
@@ -55,7 +56,7 @@ def run_asking(
         InvalidSettings: a flag is wrong.
         SchedulerError: the broker cannot be reached or used.
     """
-    settings = settings_of(broker, log)
+    settings = reach(settings_of(broker, log))
     # Wrong flags are reported, and help is shown, without loading nats-py.
     from scheduler.commands.session import configure_log, run_async, until_signal, with_parts  # noqa: PLC0415
 
@@ -67,7 +68,8 @@ def run_asking(
         except SteeringError as error:
             if json:
                 say_json({"error": {"code": error.code, "message": str(error)}})
-            complain(printable(str(error)) + (_CURES if cures is None else cures).get(error.code, ""))
+            cure = (_CURES if cures is None else cures).get(error.code, "")
+            complain(printable(str(error)) + cure + asked(settings.bus))
             return 1
 
     return run_async(

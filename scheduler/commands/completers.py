@@ -187,6 +187,7 @@ def _settings(context: Any) -> "Settings":
     import attrs  # noqa: PLC0415 - only a shell asks for it
 
     from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of  # noqa: PLC0415
+    from scheduler.commands.reaching import reach  # noqa: PLC0415
     from scheduler.setting import flag_of  # noqa: PLC0415
 
     typed = {}
@@ -194,4 +195,4 @@ def _settings(context: Any) -> "Settings":
         argument = context.get(flag_of(field.name))
         if argument is not None and argument.provided:
             typed[field.name] = argument.value
-    return settings_of(BrokerFlags(**typed), QuietLogFlags())
+    return reach(settings_of(BrokerFlags(**typed), QuietLogFlags()))

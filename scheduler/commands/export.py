@@ -25,6 +25,7 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.parameters import BuildId
+from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain
 from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
 from scheduler.definition.limits import DEFAULT_LIMITS
@@ -64,7 +65,7 @@ def export(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Print a build's log as JSON lines."""
-    settings = settings_of(broker, log)
+    settings = reach(settings_of(broker, log))
     configure_log(settings)
     job = partial(_export, build, secrets)
     return run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))

@@ -88,11 +88,11 @@ def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]],
 
 def _typed(attribute: "attrs.Attribute[Any]", declared: Setting) -> tuple[Any, Any]:
     """Return the type of a flag, and its default."""
-    if declared.read is not None:
-        return (str if isinstance(declared.written, str) else tuple[str, ...]), declared.written
     if isinstance(attribute.default, attrs.Factory):  # type: ignore[arg-type]
         # None is "not given": what it stands for is made when it is needed.
-        return Optional[attribute.type], None  # noqa: UP045 - a value
+        return Optional[attribute.type if declared.read is None else str], None  # noqa: UP045 - a value
+    if declared.read is not None:
+        return (str if isinstance(declared.written, str) else tuple[str, ...]), declared.written
     return attribute.type, attribute.default
 
 
@@ -139,7 +139,8 @@ def settings_of(*groups: Flags) -> Settings:
     for group in groups:
         for origin, value in given(group):
             if origin.holder is BusOptions:
-                broker.append((origin, value))
+                if value != getattr(BROKER_DEFAULTS, origin.declared.name or origin.attribute):
+                    broker.append((origin, value))
             else:
                 values[origin.holder][origin.attribute] = read(value, origin.declared)
     service, context = values[Settings], values[ContextOption].get("context")

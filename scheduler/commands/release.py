@@ -11,6 +11,7 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.parameters import BuildId
+from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
 
 
@@ -22,7 +23,7 @@ def release(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Release a quarantined build so that it is loaded again."""
-    settings = settings_of(broker, log)
+    settings = reach(settings_of(broker, log), serving=True, aloud=True)
 
     # Wrong flags are reported without loading these.
     from scheduler.commands.session import run_async, until_signal, with_parts  # noqa: PLC0415

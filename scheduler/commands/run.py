@@ -19,6 +19,7 @@ from scheduler.commands.flags import (
 )
 from scheduler.commands.output import check_output
 from scheduler.commands.parameters import CONTENT, switch
+from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
@@ -65,6 +66,7 @@ def run(
     checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
+    settings = reach(settings, serving=True, aloud=True)
     submission = Submission.of(checked.prepared, compact(checked.source.data))
     if content.id == AUTO and not json:
         say(f"build {submission.id}")

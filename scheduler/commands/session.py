@@ -20,12 +20,13 @@ from scheduler.bus.options import BusOptions
 from scheduler.commands.saying import complain
 from scheduler.config import Settings
 from scheduler.errors import BrokerError, SchedulerError
-from scheduler.runtime.logger import configure_late
+from scheduler.runtime.logger import Logger, configure_late
 from scheduler.runtime.tuning import tune_interpreter
 
 if TYPE_CHECKING:
     from scheduler.local.simulator import Behaviour
 
+_log = Logger()
 CONNECT_TIMEOUT = 10.0
 """Seconds to wait for the broker; the service waits for ever."""
 
@@ -131,9 +132,11 @@ async def with_parts(
         options = settings.bus
         died: trio.Event | None = None
         if settings.embedded:
+            from scheduler.local.announcing import announced  # noqa: PLC0415 - needed only here
             from scheduler.local.broker import open_broker  # noqa: PLC0415 - needed only here
 
             broker = await stack.enter_async_context(open_broker(settings.data_dir))
+            stack.enter_context(announced(broker, serves=False))
             options = BusOptions(servers=(broker.url,), token=broker.token)
             died = broker.died
             if behaviour is None:
@@ -141,6 +144,8 @@ async def with_parts(
                 # On standard error, since the output may be JSON.
                 sys.stderr.write(f"connectors can join at {broker.url_with_token}\n")
         # Flags may precede the command, a password among them, and others can see this name.
+        if options.origin:
+            _log.debug("no broker is configured", used=options.origin)
         command = "".join(word for word in sys.argv[1:2] if not word.startswith("-"))
         options = attrs.evolve(options, name=f"scheduler {command}".strip())
         bus = await stack.enter_async_context(

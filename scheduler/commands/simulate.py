@@ -13,6 +13,7 @@ from scheduler.commands.flags import (
     QuietLogFlags,
     settings_of,
 )
+from scheduler.commands.reaching import reach
 from scheduler.commands.saying import say
 from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
 from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
@@ -29,7 +30,7 @@ def simulate(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Answer as connectors of every type and provider."""
-    settings = settings_of(broker, log)
+    settings = reach(settings_of(broker, log), aloud=True)
     behaviour = connectors.behaviour()
     configure_log(settings)
     job = partial(_simulate, behaviour)

@@ -18,6 +18,7 @@ from scheduler.commands.flags import (
     settings_of,
 )
 from scheduler.commands.parameters import switch
+from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
 from scheduler.commands.variables import misspelt_variables
@@ -55,7 +56,7 @@ def validate(
     from scheduler.commands.session import configure_log, run_async, with_parts  # noqa: PLC0415 - as above
 
     configure_log(settings)
-    return run_async(partial(with_parts, settings, None, partial(_ask_broker, prepared.build)))
+    return run_async(partial(with_parts, reach(settings), None, partial(_ask_broker, prepared.build)))
 
 
 def warn(file: str, hints: Sequence[str]) -> None:

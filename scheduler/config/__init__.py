@@ -15,6 +15,7 @@ from scheduler.config.settings import (
     LogLevel,
     Settings,
     StoreName,
+    default_data_dir,
 )
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "LogLevel",
     "Settings",
     "StoreName",
+    "default_data_dir",
     "parse_capture",
     "parse_providers",
     "parse_resend",

@@ -50,7 +50,8 @@ _MILLION = Range(1, 1_000_000)
 _AN_HOUR = Range(0.001, 3_600.0, duration=True)
 
 
-def _default_data_dir() -> Path:
+def default_data_dir() -> Path:
+    """Return this user's data directory, which an embedded broker uses by default."""
     return platformdirs.user_data_path("scheduler", appauthor=False)
 
 
@@ -77,17 +78,17 @@ class Settings:
         InvalidSettings: a value cannot be used; the message is one line, for the person who set it.
     """
 
-    bus: BusOptions = Factory(lambda: BusOptions(servers=DEFAULT_SERVERS))
+    bus: BusOptions = Factory(lambda: BusOptions(servers=DEFAULT_SERVERS, chosen=False))
     """Address of the broker, and credentials; ignored where ``embedded`` is set."""
     limits: Limits = DEFAULT_LIMITS
     embedded: bool = setting(
         False,
-        "Run a broker in this process, on a free port; ignores --nats-url.",
+        "Run a broker in this process, for this user; ignores --nats-url.",
         Section.EMBEDDED,
     )
     data_dir: Path = setting(
-        Factory(_default_data_dir),
-        "Data of the embedded broker.",
+        Factory(default_data_dir),
+        "Data of the embedded broker, its token and its port.",
         Section.EMBEDDED,
         otherwise="your data directory; for `run` a temporary one",
     )

@@ -1,15 +1,13 @@
 """Runs a nats-server as a child process: to try things out, and for a single machine.
 
-It listens on a free port of the loopback interface, requires a random token, keeps JetStream's data in one
+It listens on a port of the loopback interface, requires a token, keeps both and JetStream's data in one
 directory, and does not outlive this process.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import signal
 import subprocess
@@ -22,7 +20,10 @@ import structlog
 import trio
 from attrs import field, frozen
 
+from scheduler.client.brokers import LOCK_FILE
 from scheduler.errors import BrokerError
+from scheduler.local.identity import LOOPBACK, keep_port, keep_token, kept_port
+from scheduler.runtime.private_files import open_file
 
 MAX_PAYLOAD = 64 * 1024 * 1024
 """Largest payload that nats-server allows, in bytes: a report contains a whole build."""
@@ -83,22 +84,22 @@ async def open_broker(
 
     Raises:
         BrokerError: nats-server is not installed; the directory cannot be used, is another user's or is in
-            use; one of its files is a link; or the server is not ready in time, and then the message ends
-            with the last lines of its log.
+            use; one of its files is a link; its token cannot be used; or the server is not ready in time, and
+            then the message ends with the last lines of its log.
     """
     binary = find_binary()
     failure: Exception | None = None
     async with _locked(data_dir) as lock:
-        token = secrets.token_urlsafe(24)
+        token = keep_token(data_dir)
         log_file = data_dir / "nats-server.log"
-        process = _spawn(
-            binary, data_dir, _write_config(data_dir, log_file, token, max_payload), log_file, lock
-        )
+        config = _write_config(data_dir, log_file, token, max_payload)
+        process = _spawn(binary, data_dir, config, log_file, lock)
         try:
             port = await _ready(process, data_dir, log_file, ready_deadline)
             _note_holder(lock, process.pid)
+            keep_port(data_dir, port)
             died = trio.Event()
-            url = f"nats://127.0.0.1:{port}"
+            url = f"nats://{LOOPBACK}:{port}"
             log.info("started a broker", url=url, pid=process.pid, data_dir=str(data_dir))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_watch, process, died, log_file)
@@ -158,19 +159,7 @@ def _open_lock(data_dir: Path) -> int:
             log.warning("others may read the broker's data", data_dir=str(data_dir), cure="chmod go-rwx")
     except OSError as error:
         raise BrokerError(f"cannot use {str(data_dir)!r} for the broker's data: {error.strerror}") from error
-    return _open_file(data_dir / "lock", os.O_RDWR)
-
-
-def _open_file(path: Path, how: int) -> int:
-    """Open a file of the directory, or make it for this user only; refuse a link."""
-    try:
-        return os.open(path, how | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            text = f"{str(path)!r} is a link, and its target would be overwritten; remove it"
-        else:
-            text = f"cannot use {str(path)!r} for the broker's data: {error.strerror}"
-        raise BrokerError(text) from error
+    return open_file(data_dir / LOCK_FILE, os.O_RDWR)
 
 
 def _try_lock(lock: int) -> bool:
@@ -213,7 +202,7 @@ def _write_config(data_dir: Path, log_file: Path, token: str, max_payload: int) 
 def _spawn(binary: str, data_dir: Path, config: Path, log_file: Path, lock: int) -> "subprocess.Popen[bytes]":
     for old in data_dir.glob("*.ports"):
         old.unlink(missing_ok=True)
-    command = [binary, "-c", str(config.absolute()), "-a", "127.0.0.1", "-p", "-1"]
+    command = [binary, "-c", str(config.absolute()), "-a", LOOPBACK, "-p", str(kept_port(data_dir))]
     command += ["--ports_file_dir", str(data_dir.absolute())]
     if sys.platform == "linux" and sys.executable:
         command = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(os.getpid()), *command]
@@ -234,7 +223,7 @@ def _spawn(binary: str, data_dir: Path, config: Path, log_file: Path, lock: int)
 
 @contextlib.contextmanager
 def _appending(path: Path) -> Iterator[int]:
-    file = _open_file(path, os.O_WRONLY | os.O_APPEND)
+    file = open_file(path, os.O_WRONLY | os.O_APPEND)
     try:
         yield file
     finally:
@@ -258,7 +247,7 @@ async def _greeted(data_dir: Path) -> int | None:
     port = _port(data_dir)
     if port is not None:
         with contextlib.suppress(OSError):
-            async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            async with await trio.open_tcp_stream(LOOPBACK, port) as stream:
                 if (await stream.receive_some(5)).startswith(b"INFO"):
                     return port
     return None

@@ -311,6 +311,28 @@ def test_an_embedded_broker_serves_and_ends_with_the_service(start: Any, tmp_pat
     assert embedded.token not in scheduler.errors
 
 
+def test_other_commands_find_an_embedded_broker(start: Any, write: Any, tmp_path: Path) -> None:
+    """Without any flag, but not another service; after a restart it is where it was, with its token."""
+    first = start("--embedded", f"--data-dir={tmp_path / 'data'}")
+    embedded = Embedded(first)
+    with start("simulate", "--latency=0.01", "--jitter=0") as connectors:
+        connectors.out.first(lambda line: line.startswith("answering on"))
+        command = start("run", write(chain(component("vpc::1"))))
+        assert command.wait() == 0, command.errors
+        assert "using the embedded broker at nats://127.0.0.1:" in command.errors
+    assert embedded.token not in command.errors + command.output + connectors.errors
+    listed = start("list", "--all")
+    assert listed.wait() == 0, listed.errors
+    refused = start("status", "no-such-build")
+    assert refused.wait() == 1
+    assert "(asked the embedded broker at nats://127.0.0.1:" in refused.errors
+    first.end()
+    again = start("--embedded", f"--data-dir={tmp_path / 'data'}")
+    assert Embedded(again).url == embedded.url
+    again.end()
+    assert start("list", "--nats-url", "nats://127.0.0.1:1").wait() == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends the child on Linux only")
 def test_an_embedded_broker_does_not_survive_a_kill(start: Any, tmp_path: Path) -> None:
     """And its data directory can be used again at once."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -99,14 +100,67 @@ async def test_others_being_able_to_read_is_warned_of(data_dir: Path) -> None:
 
 
 async def test_what_it_stored_is_there_again(data_dir: Path) -> None:
-    """The token is new each time, the data is not."""
+    """With the token and the port, so that connectors find it by the same URL."""
     async with open_broker(data_dir) as broker, open_bus(options(broker)) as bus:
         await bus.request("$JS.API.STREAM.CREATE.S", b'{"name": "S", "subjects": ["s"], "storage": "file"}')
         assert b'"seq":1' in (await bus.request("s", b"kept")).data
-    first = broker.token
+    first = broker
     async with open_broker(data_dir) as broker, open_bus(options(broker)) as bus:
         assert b'"messages":1' in (await bus.request("$JS.API.STREAM.INFO.S", b"")).data
-    assert broker.token != first
+    assert broker.url_with_token == first.url_with_token
+
+
+async def test_a_file_that_is_removed_is_made_again(data_dir: Path) -> None:
+    """Without its file the token is another one."""
+    async with open_broker(data_dir) as first:
+        pass
+    (data_dir / "token").unlink()
+    async with open_broker(data_dir) as second, open_bus(options(second)):
+        assert second.token != first.token
+        assert second.url == first.url
+
+
+async def test_a_port_that_is_taken_is_replaced(data_dir: Path) -> None:
+    """By a free one, which is said, and kept from then on."""
+    async with open_broker(data_dir) as first:
+        pass
+    port = int(first.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)), capture_logs() as logs:
+        async with open_broker(data_dir) as second, open_bus(options(second)):
+            assert second.url != first.url
+    assert [entry["port"] for entry in logs if "is taken" in entry["event"]] == [port]
+    async with open_broker(data_dir) as third:
+        assert third.url == second.url
+
+
+@pytest.mark.parametrize("kept", ["", "80", "99999", "4222x", "9" * 5000])
+async def test_a_port_that_is_none_is_ignored(data_dir: Path, kept: str) -> None:
+    """What somebody wrote into the file keeps no broker from starting."""
+    make(data_dir, 0o700)
+    (data_dir / "port").write_text(kept)
+    (data_dir / "port").chmod(0o600)
+    async with open_broker(data_dir) as broker:
+        assert read(data_dir / "port").strip() == broker.url.rpartition(":")[2]
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "problem"),
+    [
+        ("short", 0o600, "holds no token"),
+        ("with a space, and long enough", 0o600, "holds no token"),
+        ("0123456789abcdef0123456789abcdef", 0o640, r"not this user's alone; .*chmod 600"),
+    ],
+)
+async def test_a_token_that_cannot_be_used(data_dir: Path, content: str, mode: int, problem: str) -> None:
+    """The file and the cure are named, the token is not shown."""
+    make(data_dir, 0o700)
+    (data_dir / "token").write_text(content)
+    (data_dir / "token").chmod(mode)
+    with pytest.raises(BrokerError, match=problem) as caught:
+        async with open_broker(data_dir):
+            pass
+    assert content not in str(caught.value)
+    assert str(data_dir / "token") in str(caught.value)
 
 
 async def test_one_at_a_time(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,13 +234,13 @@ async def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("name", ["lock", "nats-server.log"])
+@pytest.mark.parametrize("name", ["lock", "nats-server.log", "token"])
 async def test_no_link_is_followed(data_dir: Path, name: str) -> None:
     """Whoever may write into the directory cannot have us write to a file elsewhere."""
     make(data_dir, 0o700)
     victim = data_dir.parent / "victim"
     link(data_dir / name, victim)
-    with pytest.raises(BrokerError, match=rf"{name}' is a link, .*; remove it"):
+    with pytest.raises(BrokerError, match=rf"{name}'.* is a link.* remove it"):
         async with open_broker(data_dir):
             pass
     assert read(victim) == "precious"
