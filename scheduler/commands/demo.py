@@ -10,7 +10,7 @@ from scheduler.commands.files import read_example
 from scheduler.commands.flags import QUIET_LOG_DEFAULTS, QuietLogFlags, settings_of
 from scheduler.commands.parameters import choice, number
 from scheduler.commands.saying import complain, say
-from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
+from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags, inventing
 from scheduler.definition.limits import DEFAULT_LIMITS
 from scheduler.local.generate import generate
 from scheduler.setting import Range
@@ -51,7 +51,8 @@ def demo(
     else:
         data = msgspec.json.format(read_example(example), indent=-1)
         what = f"the example {example!r}"
-    build = Submission.of(read_build(data), data)
+    prepared = read_build(data)
+    build, behaviour = Submission.of(prepared, data), inventing(behaviour, prepared)
     say(f"Running {what}. The broker, the scheduler and")
     say("simulated connectors run in this process; no cloud is contacted.\n")
     with session.throwaway(attrs.evolve(settings, embedded=True)) as settings:

@@ -22,7 +22,7 @@ from scheduler.commands.parameters import CONTENT, switch
 from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
-from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
+from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags, inventing
 from scheduler.errors import InvalidSettings
 
 _FRESH: Final = "Run it again, under a new id, if a build of this id ran before or has other content."
@@ -66,6 +66,8 @@ def run(
     checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
+    if behaviour is not None:
+        behaviour = inventing(behaviour, checked.prepared)
     settings = reach(settings, serving=True, aloud=True)
     submission = Submission.of(checked.prepared, compact(checked.source.data))
     if content.id == AUTO and not json:

@@ -2,10 +2,15 @@
 
 import sys
 from functools import partial
+from typing import Annotated
 
 import trio
 
 from scheduler.bus import Bus
+from scheduler.commands.asking import option
+from scheduler.commands.checking import read_checked
+from scheduler.commands.completers import build_files
+from scheduler.commands.content_flags import CONTENT_DEFAULTS
 from scheduler.commands.flags import (
     BROKER_DEFAULTS,
     QUIET_LOG_DEFAULTS,
@@ -16,7 +21,7 @@ from scheduler.commands.flags import (
 from scheduler.commands.reaching import reach
 from scheduler.commands.saying import say
 from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
-from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags
+from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags, inventing
 from scheduler.local.simulator import QUEUE, VERBS, Behaviour, Simulator
 from scheduler.text import seconds
 
@@ -25,6 +30,9 @@ _INTERVAL = 1.0
 
 def simulate(
     *,
+    build: Annotated[
+        str | None, option("Invent what the references of the build in this file ask for.", build_files)
+    ] = None,
     connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -32,6 +40,11 @@ def simulate(
     """Answer as connectors of every type and provider."""
     settings = reach(settings_of(broker, log), aloud=True)
     behaviour = connectors.behaviour()
+    if build is not None:
+        checked = read_checked(build, settings, None, CONTENT_DEFAULTS)
+        if checked is None:
+            return 1
+        behaviour = inventing(behaviour, checked.prepared)
     configure_log(settings)
     job = partial(_simulate, behaviour)
     code = run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))

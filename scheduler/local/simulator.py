@@ -5,9 +5,7 @@ requests: thousands can be "at work" at a time, and a slow one delays no other.
 """
 
 import heapq
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import blake2b
 from itertools import count
 from typing import Any, Literal, TypeAlias
@@ -18,7 +16,8 @@ from attrs import define, field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.errors import BusClosed, BusError, BusFull
-from scheduler.setting import Range, Section, invalid, setting
+from scheduler.local.results import NOTHING, Invention, OutputRule, completed, parse_outputs
+from scheduler.setting import Range, Section, setting
 
 ReplyTo: TypeAlias = Literal["subject", "inbox", "both"]
 
@@ -32,74 +31,14 @@ _BATCH = 200
 _BACKOFF = 0.05
 _SETTLING = 3.0
 """Seconds without answers after a reconnect: a scheduler that is not back yet would miss them."""
-_PATTERN_TOKEN = re.compile(r"\*|[A-Za-z0-9_-]{1,64}")
-
-_AWS_IDS = {
-    "vpc": ("vpc_aws_id", "vpc-", 8),
-    "internet_gateway": ("internet_gateway_aws_id", "igw-", 8),
-    "network": ("network_aws_id", "subnet-", 8),
-    "firewall": ("security_group_aws_id", "sg-", 8),
-    "instance": ("instance_aws_id", "i-", 17),
-    "nat": ("nat_gateway_aws_id", "nat-", 17),
-    "ebs_volume": ("volume_aws_id", "vol-", 17),
-    "route53": ("hosted_zone_id", "Z", 13),
-}
-"""Field in which an Ernest connector returns the cloud's name of the new resource, and its form."""
-
-
-@frozen
-class OutputRule:
-    """Field that simulated connectors set in answers to requests that match ``pattern``."""
-
-    pattern: tuple[str, ...]
-    name: str
-    value: Any
-
-    def matches(self, tokens: Sequence[str]) -> bool:
-        """Tell whether it applies to a request whose subject has these tokens."""
-        return all(mine in {"*", token} for mine, token in zip(self.pattern, tokens, strict=True))
-
-
-def parse_output(text: str) -> OutputRule:
-    """Read ``instance.create.*:public_ip=1.2.3.4``; the value is read as JSON, otherwise as text.
-
-    Raises:
-        ValueError: the text does not have this form.
-    """
-    pattern, colon, assignment = text.partition(":")
-    name, equals, value = assignment.partition("=")
-    tokens = tuple(pattern.strip().split("."))
-    if not colon or not equals or not name.strip() or len(tokens) != 3:
-        raise ValueError(text)
-    if not all(_PATTERN_TOKEN.fullmatch(token) for token in tokens):
-        raise ValueError(text)
-    try:
-        decoded = json.loads(value)
-    except ValueError:
-        decoded = value
-    return OutputRule(tokens, name.strip(), decoded)
-
-
-def parse_outputs(texts: Sequence[str]) -> tuple[OutputRule, ...]:
-    """Read several flags, each as `parse_output` does.
-
-    Raises:
-        InvalidSettings: one of them does not have this form.
-    """
-    outputs = []
-    for text in texts:
-        try:
-            outputs.append(parse_output(text))
-        except ValueError:
-            allowed = "is not of the form PATTERN:FIELD=VALUE, such as instance.create.*:public_ip=1.2.3.4"
-            raise invalid("outputs", text, allowed) from None
-    return tuple(outputs)
 
 
 @frozen
 class Behaviour:
     """Behaviour of simulated connectors."""
 
+    invention: Invention = field(default=NOTHING, kw_only=True, repr=False)
+    """Fields that references of the builds ask for."""
     latency: float = setting(0.5, "Time a connector takes to answer.", Section.SIMULATED, _AN_HOUR)
     jitter: float = setting(0.2, "Vary that time by as much, either way.", Section.SIMULATED, _AN_HOUR)
     failure_rate: float = setting(
@@ -251,54 +190,9 @@ class Simulator:
 
     def result(self, subject: str, component: Mapping[str, Any], *, fails: bool) -> dict[str, Any]:
         """Return the component as a connector would."""
-        reply = dict(component)
-        tokens = subject.split(".")
         if fails:
+            reply = dict(component)
             reply["_state"] = "errored"
             reply["error"] = f"simulated failure: {subject} refused {component.get('name') or 'it'}"
             return reply
-        reply["_state"] = "completed"
-        verb = tokens[1]
-        if verb in {"create", "get"}:
-            _invent(reply, tokens[0])
-        elif verb == "find":
-            reply["components"] = [_found(component, tokens[0])]
-        for output in self.behaviour.outputs:
-            if output.matches(tokens):
-                reply[output.name] = output.value
-        return reply
-
-
-def _invent(component: dict[str, Any], kind: str) -> None:
-    """Set the cloud's name of the new resource, unless it has one."""
-    seed = f"{component.get('service', '')}\0{component.get('_component_id', '')}"
-    digest = blake2b(seed.encode(errors="surrogatepass"), digest_size=16).hexdigest()
-    name, prefix, digits = _AWS_IDS.get(kind, (f"{kind}_id", f"{kind}-", 8))
-    invented: dict[str, Any] = {name: prefix + digest[:digits]}
-    last = int(digest[-2:], 16)
-    if kind == "instance":
-        # An address reserved for documentation (RFC 5737).
-        invented |= {"public_ip": f"203.0.113.{last}"}
-        if component.get("assign_elastic_ip"):
-            invented |= {"elastic_ip": f"198.51.100.{last}"}
-    elif kind == "nat":
-        invented |= {"nat_gateway_allocation_id": f"eipalloc-{digest[:17]}"}
-    elif kind == "elb":
-        invented = {"dns_name": f"{component.get('name')}-{int(digest[:8], 16)}.eu-west-1.elb.amazonaws.com"}
-    elif kind in {"rds_instance", "rds_cluster"}:
-        invented = {"endpoint": f"{component.get('name')}.{digest[:12]}.eu-west-1.rds.amazonaws.com"}
-    for key, value in invented.items():
-        if not component.get(key):
-            component[key] = value
-
-
-def _found(query: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the one component that a search finds."""
-    found = {key: value for key, value in query.items() if key not in {"components", "error"}}
-    found |= {
-        "_component_id": f"{kind}::found-{query.get('name') or 'it'}",
-        "_action": "none",
-        "_state": "completed",
-    }
-    _invent(found, kind)
-    return found
+        return completed(subject, component, self.behaviour.outputs, self.behaviour.invention)

@@ -12,7 +12,8 @@ from support.fake_bus import FakeBus
 
 from scheduler.bus import Message
 from scheduler.errors import BusFull
-from scheduler.local.simulator import QUEUE, Behaviour, Counts, OutputRule, ReplyTo, Simulator, parse_output
+from scheduler.local.results import OutputRule, parse_output
+from scheduler.local.simulator import QUEUE, Behaviour, Counts, ReplyTo, Simulator
 
 VPC = {
     "_component_id": "vpc::a",

@@ -142,9 +142,13 @@ class Template(msgspec.Struct, gc=False):
         """Return the change cut at its references; made again each time for a standard one."""
         return self._found if isinstance(self._found, Cut) else cut_change(self._change, self._terms)
 
+    def texts(self) -> Sequence[tuple[str, Text]]:
+        """Return every text with references, with its place."""
+        return self._cut().slots
+
     def targets(self) -> Iterator[tuple[str, Target]]:
         """Yield the target of every reference, with the place of the reference."""
-        for place, text in self._cut().slots:
+        for place, text in self.texts():
             yield from ((place, target) for target in text.targets())
 
     @property
