@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 import trio
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from scheduler.bus import Bus
 from scheduler.commands.completers import Completer
@@ -28,9 +28,9 @@ _T = TypeVar("_T")
 Json: TypeAlias = Annotated[bool, switch("json", "Print JSON instead of text.")]
 
 
-def option(text: str, completer: Completer | None = None) -> Parameter:
+def option(text: str, completer: Completer | None = None, group: Group = OPTIONS) -> Parameter:
     """Declare a flag without a variable: a variable would apply to every call, and this holds for one."""
-    return Parameter(help=text, negative="", group=OPTIONS, show_default=False, completer=completer)
+    return Parameter(help=text, negative="", group=group, show_default=False, completer=completer)
 
 
 def run_asking(

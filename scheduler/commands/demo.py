@@ -10,7 +10,13 @@ from scheduler.commands.files import read_example
 from scheduler.commands.flags import QUIET_LOG_DEFAULTS, QuietLogFlags, settings_of
 from scheduler.commands.parameters import choice, number
 from scheduler.commands.saying import complain, say
-from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags, inventing
+from scheduler.commands.simulator_flags import (
+    SIMULATOR_DEFAULTS,
+    BehaviourFile,
+    SimulatorFlags,
+    inventing,
+    scripted,
+)
 from scheduler.definition.limits import DEFAULT_LIMITS
 from scheduler.local.generate import generate
 from scheduler.setting import Range
@@ -31,12 +37,15 @@ def demo(
             allowed=Range(0, DEFAULT_LIMITS.max_changes),
         ),
     ] = 0,
+    behaviour: BehaviourFile = None,
     connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Run an example build, with all it needs in this process."""
     settings = settings_of(log)
-    behaviour = connectors.behaviour()
+    conduct = scripted(connectors.behaviour(), behaviour)
+    if conduct is None:
+        return 1
 
     # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
@@ -52,11 +61,11 @@ def demo(
         data = msgspec.json.format(read_example(example), indent=-1)
         what = f"the example {example!r}"
     prepared = read_build(data)
-    build, behaviour = Submission.of(prepared, data), inventing(behaviour, prepared)
+    build, conduct = Submission.of(prepared, data), inventing(conduct, prepared)
     say(f"Running {what}. The broker, the scheduler and")
     say("simulated connectors run in this process; no cloud is contacted.\n")
     with session.throwaway(attrs.evolve(settings, embedded=True)) as settings:
-        main = partial(session.with_parts, settings, behaviour, partial(run_build, build=build))
+        main = partial(session.with_parts, settings, conduct, partial(run_build, build=build))
         return session.run_async(
             partial(session.until_signal, main, lambda: complain("interrupted: the demo was stopped"))
         )

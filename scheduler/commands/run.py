@@ -22,7 +22,13 @@ from scheduler.commands.parameters import CONTENT, switch
 from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
-from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags, inventing
+from scheduler.commands.simulator_flags import (
+    SIMULATOR_DEFAULTS,
+    BehaviourFile,
+    SimulatorFlags,
+    inventing,
+    scripted,
+)
 from scheduler.errors import InvalidSettings
 
 _FRESH: Final = "Run it again, under a new id, if a build of this id ran before or has other content."
@@ -44,6 +50,7 @@ def run(
     embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
+    behaviour: BehaviourFile = None,
     connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
@@ -53,7 +60,9 @@ def run(
     elif secrets:
         raise InvalidSettings("--secrets is for the report that is written: add --output FILE")
     settings = settings_of(broker, embedded, build, log)
-    behaviour = connectors.behaviour() if simulate else None
+    if behaviour is not None and not simulate:
+        raise InvalidSettings("--behaviour is for simulated connectors: add --simulate")
+    conduct = connectors.behaviour() if simulate else None
 
     # Wrong flags are reported without loading these.
     from scheduler.commands import session  # noqa: PLC0415
@@ -66,8 +75,11 @@ def run(
     checked = read_checked(file, settings, action, content)
     if checked is None:
         return 1
-    if behaviour is not None:
-        behaviour = inventing(behaviour, checked.prepared)
+    if conduct is not None:
+        conduct = scripted(conduct, behaviour)
+        if conduct is None:
+            return 1
+        conduct = inventing(conduct, checked.prepared)
     settings = reach(settings, serving=True, aloud=True)
     submission = Submission.of(checked.prepared, compact(checked.source.data))
     if content.id == AUTO and not json:
@@ -89,5 +101,5 @@ def run(
     own_folder = settings.embedded and embedded.data_dir is None
     with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return session.run_async(
-            partial(session.until_signal, partial(session.with_parts, settings, behaviour, job), interrupted)
+            partial(session.until_signal, partial(session.with_parts, settings, conduct, job), interrupted)
         )

@@ -21,7 +21,13 @@ from scheduler.commands.flags import (
 from scheduler.commands.reaching import reach
 from scheduler.commands.saying import say
 from scheduler.commands.session import configure_log, run_async, until_signal, with_parts
-from scheduler.commands.simulator_flags import SIMULATOR_DEFAULTS, SimulatorFlags, inventing
+from scheduler.commands.simulator_flags import (
+    SIMULATOR_DEFAULTS,
+    BehaviourFile,
+    SimulatorFlags,
+    inventing,
+    scripted,
+)
 from scheduler.local.simulator import QUEUE, VERBS, Behaviour, Simulator
 from scheduler.text import seconds
 
@@ -33,20 +39,23 @@ def simulate(
     build: Annotated[
         str | None, option("Invent what the references of the build in this file ask for.", build_files)
     ] = None,
+    behaviour: BehaviourFile = None,
     connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Answer as connectors of every type and provider."""
     settings = reach(settings_of(broker, log), aloud=True)
-    behaviour = connectors.behaviour()
+    conduct = scripted(connectors.behaviour(), behaviour)
+    if conduct is None:
+        return 1
     if build is not None:
         checked = read_checked(build, settings, None, CONTENT_DEFAULTS)
         if checked is None:
             return 1
-        behaviour = inventing(behaviour, checked.prepared)
+        conduct = inventing(conduct, checked.prepared)
     configure_log(settings)
-    job = partial(_simulate, behaviour)
+    job = partial(_simulate, conduct)
     code = run_async(partial(until_signal, partial(with_parts, settings, None, job), lambda: None))
     # Only a signal ends it.
     return 0 if code > 128 else code
@@ -58,7 +67,10 @@ async def _simulate(behaviour: Behaviour, bus: Bus) -> int:
         await nursery.start(simulator.run, name="simulator")
         say(f"answering on {' '.join(f'*.{verb}.*' for verb in VERBS)} (queue group {QUEUE})")
         spread = f" ± {behaviour.jitter:g}" if behaviour.jitter else ""
-        say(f"after {behaviour.latency:g}{spread} s; {behaviour.failure_rate:.0%} fail; Ctrl-C ends it")
+        rules = ", if no rule says otherwise" if behaviour.script else ""
+        say(
+            f"after {behaviour.latency:g}{spread} s; {behaviour.failure_rate:.0%} fail{rules}; Ctrl-C ends it"
+        )
         try:
             await _report(simulator)
         finally:

@@ -98,7 +98,7 @@ def read_source(
         return None
     files = []
     for one in content.values:
-        values = _read_values(one, limits)
+        values = read_values(one, limits)
         if values is None:
             return None
         files.append(values)
@@ -153,7 +153,13 @@ def _read_text(name: str, limits: Limits) -> Text | None:
         return None
 
 
-def _read_values(name: str, limits: Limits) -> ValuesFile | None:
+def read_values(name: str, limits: Limits) -> ValuesFile | None:
+    """Read a file with an object, and where its values stand; if it holds none, print why and return None.
+
+    Args:
+        name: its name; ``-`` is standard input.
+        limits: bounds on its content.
+    """
     text = _read_text(name, limits)
     if text is None:
         return None

@@ -27,20 +27,28 @@ def timeline(
     trace: Annotated[
         Path | None, option("Write a trace for Perfetto (ui.perfetto.dev) to this file.")
     ] = None,
+    behaviour: Annotated[
+        Path | None, option("Write its times and failures to this file, for `simulate --behaviour`.")
+    ] = None,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Show when each component ran, and what took the time."""
-    return run_asking(broker, log, partial(_timeline, build, trace, json), json=json)
+    return run_asking(broker, log, partial(_timeline, build, trace, behaviour, json), json=json)
 
 
-async def _timeline(build: str, trace: Path | None, json: bool, bus: Bus) -> int:
+async def _timeline(build: str, trace: Path | None, behaviour: Path | None, json: bool, bus: Bus) -> int:
     answer = await in_time(get_build(bus, build, graph=True), pages=True)
     found = read_timeline(answer)
     status = text(answer.get("status"))
-    if trace is not None and not _write(trace, found, build):
+    if trace is not None and not _write(trace, trace_of(found, build), "https://ui.perfetto.dev opens it"):
         return 1
+    if behaviour is not None:
+        from scheduler.local.script import recorded  # noqa: PLC0415 - only here
+
+        if not _write(behaviour, recorded(found.spans), "for `scheduler simulate --behaviour`"):
+            return 1
     if json:
         say_json(_document(found, build, status))
         return 0
@@ -51,13 +59,13 @@ async def _timeline(build: str, trace: Path | None, json: bool, bus: Bus) -> int
     return 0
 
 
-def _write(path: Path, found: Timeline, build: str) -> bool:
+def _write(path: Path, document: Any, use: str) -> bool:
     try:
-        path.write_bytes(msgspec.json.encode(trace_of(found, build)))
+        path.write_bytes(msgspec.json.encode(document))
     except OSError as error:
         complain(f"cannot write {str(path)!r}: {error.strerror}")
         return False
-    complain(f"written: {path}; https://ui.perfetto.dev opens it")
+    complain(f"written: {path}; {use}")
     return True
 
 

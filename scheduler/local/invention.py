@@ -6,7 +6,7 @@ build is rehearsed: its components are rendered one after the other, each from t
 Where that fails, other values are tried for what the failing text refers to: a number, a list, an object.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice, product
 from typing import Any, Final, NamedTuple
 
@@ -23,7 +23,7 @@ from scheduler.definition.template.references import ExpressionText, PathText, S
 from scheduler.definition.validation import Prepared
 from scheduler.errors import TemplateError
 from scheduler.local.invented import KINDS, Exactly, New, Path, fulfilling, grown, holds
-from scheduler.local.results import Invention, OutputRule, completed
+from scheduler.local.results import NO_OUTPUTS, Invention, completed
 
 _MOST_TRIALS: Final = 300
 """Combinations of values that are tried for the references of one text."""
@@ -44,14 +44,18 @@ class Wish(NamedTuple):
     guarded: bool
 
 
-def invent(prepared: Prepared, outputs: Sequence[OutputRule] = ()) -> Invention:
+def _no_outputs(_subject: str) -> Mapping[str, Any]:
+    return NO_OUTPUTS
+
+
+def invent(prepared: Prepared, outputs: Callable[[str], Mapping[str, Any]] = _no_outputs) -> Invention:
     """Return the fields that connectors have to return so that every reference of a build finds something.
 
     A reference that needs one particular value may still fail: nobody can guess that.
 
     Args:
         prepared: the build.
-        outputs: fields that connectors return anyway.
+        outputs: function that returns the fields that connectors return anyway, by subject.
     """
     return _Rehearsal(prepared, outputs).run()
 
@@ -59,7 +63,7 @@ def invent(prepared: Prepared, outputs: Sequence[OutputRule] = ()) -> Invention:
 @define(eq=False)
 class _Rehearsal:
     _prepared: Prepared
-    _outputs: Sequence[OutputRule]
+    _outputs: Callable[[str], Mapping[str, Any]]
     _fields: dict[str, dict[str, Any]] = field(factory=dict)
     _found: dict[str, dict[str, dict[str, Any]]] = field(factory=dict)
     """Components that searches are to find, by the search's id, then by their own."""
@@ -69,6 +73,7 @@ class _Rehearsal:
     """Trials that are left."""
     _submitted: Submitted = field(init=False)
     _rendered: dict[Vertex, Rendered] = field(factory=dict)
+    _subjects: dict[Vertex, str] = field(factory=dict)
     _returned: Returned = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -173,8 +178,11 @@ class _Rehearsal:
         return fine
 
     def _render(self, vertex: Vertex) -> TemplateError | None:
+        change, template = self._prepared.build.changes[vertex], self._prepared.templates[vertex]
         try:
-            self._rendered[vertex] = self._prepared.templates[vertex].render(Due(self._returned, vertex))
+            rendered = template.render(Due(self._returned, vertex))
+            self._subjects[vertex] = _subject(change, rendered)
+            self._rendered[vertex] = rendered
         except TemplateError as error:
             return error
         return None
@@ -182,8 +190,8 @@ class _Rehearsal:
     def _answer(self, vertex: Vertex) -> None:
         rendered, change = self._rendered.get(vertex), self._prepared.build.changes[vertex]
         if rendered is not None:
-            subject = request_subject(rendered.type, change.action.value, rendered.provider)
-            reply = completed(subject, decode(rendered.body), self._outputs, self._invention())
+            subject = self._subjects[vertex]
+            reply = completed(subject, decode(rendered.body), self._outputs(subject), self._invention())
             self._arrive(vertex, change, reply)
 
     def _arrive(self, vertex: Vertex, change: Change, reply: Mapping[str, Any]) -> None:
@@ -243,6 +251,14 @@ class _Rehearsal:
     def _is_ours(self, id_: str) -> bool:
         change = self._submitted.changes.get(id_)
         return change is not None and _is_sent(change)
+
+
+def _subject(change: Change, rendered: Rendered) -> str:
+    """Return the subject of a request; raise TemplateError, with the place, if there can be none."""
+    try:
+        return request_subject(rendered.type, change.action.value, rendered.provider)
+    except TemplateError as error:
+        raise TemplateError(f"{change.id}.{error}") from error
 
 
 def _is_sent(change: Change) -> bool:

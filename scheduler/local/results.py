@@ -88,12 +88,13 @@ class Invention:
 
 
 NOTHING: Final = Invention()
+NO_OUTPUTS: Final[Mapping[str, Any]] = {}
 
 
 def completed(
     subject: str,
     component: Mapping[str, Any],
-    outputs: Sequence[OutputRule] = (),
+    outputs: Mapping[str, Any] = NO_OUTPUTS,
     invention: Invention = NOTHING,
 ) -> dict[str, Any]:
     """Return the result of a request that succeeds.
@@ -101,7 +102,7 @@ def completed(
     Args:
         subject: the subject of the request.
         component: the request.
-        outputs: fields to set, by subject.
+        outputs: fields to set.
         invention: fields to invent, by component.
     """
     tokens = subject.split(".")
@@ -116,10 +117,7 @@ def completed(
         reply["components"] = [_found(component, tokens[0]), *invention.found.get(name, ())]
     for key, value in invention.fields.get(name, {}).items():
         reply[key] = supplemented(reply.get(key), value)
-    for output in outputs:
-        if output.matches(tokens):
-            reply[output.name] = output.value
-    return reply
+    return {**reply, **outputs}
 
 
 def supplemented(value: Any, invented: Any) -> Any:

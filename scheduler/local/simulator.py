@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from scheduler.bus import Bus, Message
 from scheduler.errors import BusClosed, BusError, BusFull
 from scheduler.local.results import NOTHING, Invention, OutputRule, completed, parse_outputs
+from scheduler.local.script import Script, rule_for
 from scheduler.setting import Range, Section, setting
 
 ReplyTo: TypeAlias = Literal["subject", "inbox", "both"]
@@ -28,6 +29,8 @@ _SYSTEM_TYPES = frozenset({"build", "service", "environment", "scheduler"})
 _SYSTEM_PROVIDERS = frozenset({"done", "error", "mapping", "definition", "validation"})
 _BATCH = 200
 """Answers in a row before other tasks run."""
+_COUNTED = 100_000
+"""Components whose requests are counted."""
 _BACKOFF = 0.05
 _SETTLING = 3.0
 """Seconds without answers after a reconnect: a scheduler that is not back yet would miss them."""
@@ -39,6 +42,8 @@ class Behaviour:
 
     invention: Invention = field(default=NOTHING, kw_only=True, repr=False)
     """Fields that references of the builds ask for."""
+    script: Script = field(default=(), kw_only=True)
+    """Rules by subject, which go before these settings."""
     latency: float = setting(0.5, "Time a connector takes to answer.", Section.SIMULATED, _AN_HOUR)
     jitter: float = setting(0.2, "Vary that time by as much, either way.", Section.SIMULATED, _AN_HOUR)
     failure_rate: float = setting(
@@ -62,12 +67,33 @@ class Behaviour:
         written=(),
     )
 
-    def fate(self, component: str, subject: str) -> tuple[float, bool]:
-        """Return the seconds until the answer, and whether it is a failure."""
+    def outputs_for(self, subject: str) -> dict[str, Any]:
+        """Return the fields to set in answers to requests on a subject."""
+        rule, tokens = rule_for(self.script, subject), subject.split(".")
+        flags = {output.name: output.value for output in self.outputs if output.matches(tokens)}
+        return flags if rule is None else {**rule.output, **flags}
+
+    def fate(self, component: str, subject: str, before: int = 0) -> tuple[float, bool]:
+        """Return the seconds until the answer, and whether it is a failure.
+
+        Args:
+            component: id of the component.
+            subject: the subject of the request.
+            before: number of earlier requests of this component.
+        """
+        rule = rule_for(self.script, subject)
         key = f"{self.seed}\0{subject}\0{component}".encode(errors="surrogatepass")
         digest = blake2b(key, digest_size=16).digest()
         delay = self.latency + self.jitter * (2 * _fraction(digest[:8]) - 1)
-        return max(0.0, delay), _fraction(digest[8:]) < self.failure_rate
+        rate = self.failure_rate
+        if rule is not None:
+            if rule.seconds is not None:
+                shortest, longest = rule.seconds
+                delay = shortest + (longest - shortest) * _fraction(digest[:8])
+            if before < rule.first:
+                return max(0.0, delay), True
+            rate = rate if rule.rate is None else rule.rate
+        return max(0.0, delay), _fraction(digest[8:]) < rate
 
 
 def _fraction(data: bytes) -> float:
@@ -95,6 +121,8 @@ class Simulator:
     _number: "count[int]" = field(factory=count)
     _news: trio.Event = field(factory=trio.Event)
     _generation: int = 0
+    _requests: dict[tuple[str, str, str], int] = field(factory=dict)
+    """Number of requests by build, component and subject, the latest at the end."""
 
     @property
     def at_work(self) -> int:
@@ -129,11 +157,24 @@ class Simulator:
         if not isinstance(component, dict):
             self.counts.ignored += 1
             return
-        delay, fails = self.behaviour.fate(str(component.get("_component_id", "")), message.subject)
+        before = self._requests_before(message.subject, component)
+        delay, fails = self.behaviour.fate(str(component.get("_component_id", "")), message.subject, before)
         due = trio.current_time() + delay
         heapq.heappush(self._due, (due, next(self._number), message.subject, message.reply, component, fails))
         if self._due[0][0] == due:
             self._news.set()
+
+    def _requests_before(self, subject: str, component: Mapping[str, Any]) -> int:
+        """Count a request, where that matters; return the number of earlier ones of its component."""
+        rule = rule_for(self.behaviour.script, subject)
+        if rule is None or not rule.first:
+            return 0
+        key = (str(component.get("service", "")), str(component.get("_component_id", "")), subject)
+        before = self._requests.pop(key, 0)
+        self._requests[key] = before + 1
+        if len(self._requests) > _COUNTED:
+            del self._requests[next(iter(self._requests))]
+        return before
 
     async def _answer_when_due(self) -> None:
         while True:
@@ -193,6 +234,8 @@ class Simulator:
         if fails:
             reply = dict(component)
             reply["_state"] = "errored"
-            reply["error"] = f"simulated failure: {subject} refused {component.get('name') or 'it'}"
+            rule = rule_for(self.behaviour.script, subject)
+            said = rule.error if rule is not None else ""
+            reply["error"] = said or f"simulated failure: {subject} refused {component.get('name') or 'it'}"
             return reply
-        return completed(subject, component, self.behaviour.outputs, self.behaviour.invention)
+        return completed(subject, component, self.behaviour.outputs_for(subject), self.behaviour.invention)

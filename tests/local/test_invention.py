@@ -10,12 +10,13 @@ from support.builds import Document, Run, build, change, prepare
 from scheduler.local.generate import Shape, generate
 from scheduler.local.invention import invent
 from scheduler.local.results import Invention, completed, parse_output, supplemented
+from scheduler.local.simulator import Behaviour
 
 
 def run(document: Document, *outputs: str) -> dict[str, Document]:
     """Run a build with invented replies to its end; return the requests."""
     prepared = prepare(document)
-    rules = tuple(map(parse_output, outputs))
+    rules = Behaviour(outputs=tuple(map(parse_output, outputs))).outputs_for
     invention = invent(prepared, rules)
     driver = Run(document)
     requests: dict[str, Document] = {}
@@ -26,7 +27,7 @@ def run(document: Document, *outputs: str) -> dict[str, Document]:
             if subject.split(".")[1] == "none":
                 continue
             requests[name] = driver.send(name)
-            driver.answer(name, completed(subject, requests[name], rules, invention))
+            driver.answer(name, completed(subject, requests[name], rules(subject), invention))
     assert driver.over()
     assert {state for name, state in driver.states().items() if name in requests} <= {"completed"}
     return requests
@@ -184,6 +185,17 @@ def builds(draw: st.DrawFn) -> Document:
 def test_any_build_with_references_runs_to_its_end(document: Document) -> None:
     """Every component is rendered and completed."""
     run(document)
+
+
+def test_a_subject_that_a_reference_supplies_is_one() -> None:
+    """An invented text may stand in a subject."""
+    document = build(
+        change("box::a"),
+        change("box::b", _component="{{ components['box::a'].kind }}"),
+        edges=[("box::a", "box::b")],
+    )
+    fields = invent(prepare(document)).fields["box::a"]
+    assert fields["kind"].startswith("kind-")
 
 
 def test_what_cannot_be_guessed_ends(monkeypatch: pytest.MonkeyPatch) -> None:
