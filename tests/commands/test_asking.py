@@ -579,6 +579,18 @@ def test_the_timeline_as_a_trace(scheduler: FakeScheduler, capsys: Captured, tmp
     assert f"cannot write '{tmp_path}'" in capsys.readouterr().err
 
 
+def test_the_timeline_as_a_script(scheduler: FakeScheduler, capsys: Captured, tmp_path: Path) -> None:
+    """With --behaviour a file is written that simulated connectors take."""
+    answer = chain(3)
+    for one in answer["components"]:
+        one["subject"] = "vpc.create.aws"
+    scheduler.say("get", answer)
+    path = tmp_path / "rules.json"
+    assert cli.main(["timeline", BUILD, "--behaviour", str(path)]) == 0
+    assert f"written: {path}; for `scheduler simulate --behaviour`" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == {"vpc.create.aws": {"seconds": "0.75"}}
+
+
 # Watching.
 
 

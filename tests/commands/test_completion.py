@@ -102,6 +102,8 @@ def test_files_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert offered("validate", "folder/") == ["folder/c.json"]
     assert offered("plan", ".") == [".hidden.json"]
     assert offered("timeline", "x", "--trace", "") == ["a.json", "b.txt", "folder/"]
+    assert offered("simulate", "--build", "") == ["a.json", "folder/"]
+    assert offered("run", "a.json", "--behaviour", "") == ["a.json", "folder/"]
     assert offered("report", "x", "--output", "b") == ["b.txt"]
     assert offered("timeline", "x", "--trace=b") == ["--trace=b.txt"]
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -256,6 +256,21 @@ def test_run_with_everything_embedded(start: Any, write: Any) -> None:
     assert "net::1" in command.output
 
 
+def test_run_simulate_invents_what_references_ask_for(start: Any, write: Any, tmp_path: Path) -> None:
+    """A build that needs a number in a list, with a script that lets each request fail once."""
+    needy = component("net::1", first="{{ components['vpc::1'].servers[1].port + 1 }}")
+    document = chain(component("vpc::1"), needy)
+    document["options"] = {"retry": {"attempts": 2, "backoff": 0.01}}
+    rules, report = tmp_path / "rules.yaml", tmp_path / "report.json"
+    rules.write_text('"*":\n  seconds: 10ms\n  fail: {first: 1, error: no capacity}\n  output: {zone: a}\n')
+    flags = ("--embedded", "--simulate", f"--behaviour={rules}", f"--output={report}")
+    command = start("run", write(document), *flags)
+    assert command.wait() == 0, command.errors
+    changes = json.loads(report.read_text())["changes"]
+    assert isinstance(changes[1]["first"], int)
+    assert [change["zone"] for change in changes] == ["a", "a"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "expected"),
     [
