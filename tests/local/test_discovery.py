@@ -20,6 +20,7 @@ from scheduler.config import Settings
 from scheduler.errors import BrokerError
 from scheduler.local.announcing import announced
 from scheduler.local.broker import Broker
+from scheduler.runtime.private_files import read_private, write_private
 
 TOKEN = "0123456789abcdef"
 
@@ -109,6 +110,15 @@ def test_a_broker_of_another_user_is_ignored(tmp_path: Path, monkeypatch: pytest
     with running(tmp_path / "a"):
         monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
         assert running_brokers() == ()
+
+
+def test_a_file_of_another_user_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its mode."""
+    write_private(tmp_path / "file", "theirs")
+    assert read_private(tmp_path / "file") == "theirs"
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionError, match="not this user's alone"):
+        read_private(tmp_path / "file")
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -198,6 +198,12 @@ def test_a_subject_that_a_reference_supplies_is_one() -> None:
     assert fields["kind"].startswith("kind-")
 
 
+def test_what_references_lead_through_is_known_without_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths need none, as they say what they go into."""
+    monkeypatch.setattr("scheduler.local.invention._MOST_TRIALS_OF_ALL", 0)
+    run(pair("{{ components['box::a'].x[2].y }}"))
+
+
 def test_what_cannot_be_guessed_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """A build whose references nothing satisfies is given up, after a bounded number of trials."""
     monkeypatch.setattr("scheduler.local.invention._MOST_TRIALS_OF_ALL", 50)
