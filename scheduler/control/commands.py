@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from scheduler.control import verbs
 from scheduler.control.finder import vertex_of
@@ -12,40 +13,37 @@ from scheduler.control.registry import Verbs
 from scheduler.control.verbs import Done
 from scheduler.errors import Refused
 from scheduler.journal.events import Event
+from scheduler.journal.orders import Order
 from scheduler.plan import Plan, steering
 from scheduler.supervision.explainer import Seen
 
 COMMANDS: Final[Verbs[Parts]] = Verbs()
 
-_LONGEST_REASON: Final = 1_000
-"""Characters of a reason that are kept."""
-
 
 @COMMANDS.register(verbs.Cancel)
-async def cancel(parts: Parts, request: verbs.Cancel) -> Done:
+async def cancel(parts: Parts, request: verbs.Cancel, order: Order) -> Done:
     """Start nothing more in a build; with ``now``, stop waiting for what is in flight."""
     commands, seen = await parts.builds.steer(request.id)
-    return _done(
-        seen, await commands.cancel(now=request.now, reason=(request.reason or "")[:_LONGEST_REASON])
-    )
+    order = _now(order, seen)
+    return _done(seen, await commands.cancel(now=request.now, reason=order.reason, order=order))
 
 
 @COMMANDS.register(verbs.Pause)
-async def pause(parts: Parts, request: verbs.Pause) -> Done:
+async def pause(parts: Parts, request: verbs.Pause, order: Order) -> Done:
     """Start nothing new in a build for now."""
     commands, seen = await parts.builds.steer(request.id)
-    return _done(seen, await commands.pause())
+    return _done(seen, await commands.pause(_now(order, seen)))
 
 
 @COMMANDS.register(verbs.Resume)
-async def resume(parts: Parts, request: verbs.Resume) -> Done:
+async def resume(parts: Parts, request: verbs.Resume, order: Order) -> Done:
     """Resume a paused build."""
     commands, seen = await parts.builds.steer(request.id)
-    return _done(seen, await commands.resume())
+    return _done(seen, await commands.resume(_now(order, seen)))
 
 
 @COMMANDS.register(verbs.Retry)
-async def retry_failed(parts: Parts, request: verbs.Retry) -> Done:
+async def retry_failed(parts: Parts, request: verbs.Retry, order: Order) -> Done:
     """Send again what failed, in a new run if the build is finished."""
     if request.component is not None and request.start is not None:
         raise Refused("invalid", "from: instead of component, not beside it")
@@ -53,7 +51,7 @@ async def retry_failed(parts: Parts, request: verbs.Retry) -> Done:
     if await parts.builds.keeps_running(request.id):
         commands, seen = await parts.builds.steer(request.id)
         vertex = None if one is None else vertex_of(seen.plan, one)
-        text, components = await commands.retry(vertex, behind=behind)
+        text, components = await commands.retry(vertex, behind=behind, order=_now(order, seen))
         return _done(seen, text, components)
     said: list[tuple[str, int]] = []
 
@@ -63,18 +61,19 @@ async def retry_failed(parts: Parts, request: verbs.Retry) -> Done:
         said.append((text, components))
         return events
 
-    seen = await parts.builds.reopen(request.id, decide)
+    seen = await parts.builds.reopen(request.id, decide, order)
     text, components = said[-1]
     return _done(seen, f"run {seen.plan.state.run} begins: {text}", components)
 
 
 @COMMANDS.register(verbs.Skip)
-async def skip(parts: Parts, request: verbs.Skip) -> Done:
+async def skip(parts: Parts, request: verbs.Skip, order: Order) -> Done:
     """Complete a component with an output that is given, in a new run if the build is finished."""
     output = request.output or {}
     if await parts.builds.keeps_running(request.id):
         commands, seen = await parts.builds.steer(request.id)
-        return _done(seen, await commands.supply(vertex_of(seen.plan, request.component), output), 1)
+        vertex = vertex_of(seen.plan, request.component)
+        return _done(seen, await commands.supply(vertex, output, _now(order, seen)), 1)
     said: list[str] = []
 
     def decide(plan: Plan) -> Sequence[Event]:
@@ -83,22 +82,28 @@ async def skip(parts: Parts, request: verbs.Skip) -> Done:
         said.append(steering.supplied(plan, vertex))
         return events
 
-    seen = await parts.builds.reopen(request.id, decide)
+    seen = await parts.builds.reopen(request.id, decide, order)
     return _done(seen, f"run {seen.plan.state.run} begins: {said[-1]}", 1)
 
 
 @COMMANDS.register(verbs.Extend)
-async def extend(parts: Parts, request: verbs.Extend) -> Done:
+async def extend(parts: Parts, request: verbs.Extend, order: Order) -> Done:
     """Give an attempt that is in flight more time."""
     commands, seen = await parts.builds.steer(request.id)
-    return _done(seen, await commands.extend(vertex_of(seen.plan, request.component), request.seconds), 1)
+    vertex = vertex_of(seen.plan, request.component)
+    return _done(seen, await commands.extend(vertex, request.seconds, _now(order, seen)), 1)
 
 
 @COMMANDS.register(verbs.Limit)
-async def limit(parts: Parts, request: verbs.Limit) -> Done:
+async def limit(parts: Parts, request: verbs.Limit, order: Order) -> Done:
     """Give a build other limits of its own."""
     commands, seen = await parts.builds.steer(request.id)
-    return _done(seen, await commands.limit(request.limits))
+    return _done(seen, await commands.limit(request.limits, _now(order, seen)))
+
+
+def _now(order: Order, seen: Seen) -> Order:
+    """Return the order with the time of the build's clock."""
+    return replace(order, time=seen.timings.clock())
 
 
 def _done(seen: Seen, text: str, components: int | UnsetType = UNSET) -> Done:

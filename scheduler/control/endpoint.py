@@ -106,5 +106,5 @@ class Control:
             return QuestionLine.QUICK if request.is_quick(document, runs=runs) else QuestionLine.SLOW
         return QuestionLine.COMMAND
 
-    async def _answer(self, verb: str, document: Document) -> Answer | Document:
-        return await self._verbs[verb].answer(self._parts, document)
+    async def _answer(self, verb: str, document: Document, user: str) -> Answer | Document:
+        return await self._verbs[verb].answer(self._parts, document, user)

@@ -9,6 +9,7 @@ from scheduler.control.finished import FinishedBuilds
 from scheduler.definition.graph import Vertex
 from scheduler.errors import Refused
 from scheduler.journal.events import Event
+from scheduler.journal.orders import Order
 from scheduler.plan import Plan
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
@@ -89,8 +90,8 @@ class BuildFinder:
             await self._roster.until_gone(build)
         return self._roster.see(build) is not None
 
-    async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]]) -> Seen:
-        """Begin a new run of a finished build, for what is decided, and return the build.
+    async def reopen(self, build: str, decide: Callable[[Plan], Sequence[Event]], order: Order) -> Seen:
+        """Begin a new run of a finished build, for what is decided by an order, and return the build.
 
         Raises:
             Refused: there is no such build, or it cannot have another run now, or ``decide`` says so.
@@ -101,7 +102,7 @@ class BuildFinder:
         if self._reopener is None:
             text = f"no build {build!r} runs here, and the store {self._store} keeps none that is finished"
             raise Refused("unknown", f"{text}: submit what is left to be done as a build of its own")
-        walk = await self._reopener.reopen(build, decide)
+        walk = await self._reopener.reopen(build, decide, order)
         seen = self._roster.see(build)
         if walk is None or seen is None:
             # Another run has just begun; or this one is finished already.

@@ -43,6 +43,8 @@ class Parts:
     most_bytes: Callable[[], int]
     """Returns the most bytes of an answer that the broker takes now."""
     executor: Executor
+    kept: KeptReports | None = None
+    """Last reports of builds that have ended, where no store has any."""
 
     @classmethod
     def of(
@@ -76,6 +78,7 @@ class Parts:
             Previews(eta),
             most_bytes,
             executor,
+            kept,
         )
 
     async def run(self) -> None:

@@ -7,6 +7,7 @@ from scheduler.control.finder import vertex_of
 from scheduler.control.parts import Parts
 from scheduler.control.registry import Verbs
 from scheduler.control.verbs import PAGE, Document
+from scheduler.definition.strictjson import encode
 from scheduler.errors import InvalidBuild, Refused
 from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.pace import paced
@@ -53,6 +54,7 @@ async def get_build(parts: Parts, request: verbs.Get) -> Document:
         "eta": eta,
         "overdue": overdue,
         "paused": seen.plan.state.paused,
+        "order": None if seen.order is None else seen.order.document(),
         "limits": _limits(parts, seen),
         "components": [],
         "next": None,
@@ -86,6 +88,35 @@ async def explain(parts: Parts, request: verbs.Why) -> verbs.Reasons:
     else:
         reasons, more = [explainer.component(vertex_of(seen.plan, request.component))], 0
     return verbs.Reasons(id=seen.plan.build.id, status=seen.status, reasons=reasons, more=more)
+
+
+@QUERIES.register(verbs.History)
+async def list_orders(parts: Parts, request: verbs.History) -> verbs.OrderPage:
+    """List the orders about a build; of one that has ended where no log is kept, as long as its report is."""
+    try:
+        seen = await parts.builds.find(request.id)
+        status, orders = seen.status, seen.orders
+    except Refused:
+        kept = None if parts.kept is None else parts.kept.get(request.id)
+        if kept is None:
+            raise
+        status, orders = kept.status, kept.orders
+    known = list(orders)[request.start : request.start + min(request.limit, PAGE)]
+    shown: list[Document] = []
+    room = parts.most_bytes() // 2
+    for order in known:
+        room -= len(encode(order.document()))
+        if room < 0 and shown:
+            break
+        shown.append(order.document())
+    following = request.start + len(shown)
+    return verbs.OrderPage(
+        id=request.id,
+        status=status,
+        orders=shown,
+        dropped=orders.total - len(orders),
+        next=following if following < len(orders) else None,
+    )
 
 
 @QUERIES.register(verbs.Plan)

@@ -18,7 +18,7 @@ from scheduler.bus import Bus, Message
 from scheduler.control.verbs import Answer, Document
 from scheduler.definition.strictjson import decode, decode_in_pieces, encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
-from scheduler.dispatch.senders import RoundRobinQueue, sender_of
+from scheduler.dispatch.senders import RoundRobinQueue, sender_of, user_of
 from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.log_limits import RateLimitedLog
@@ -64,6 +64,8 @@ class _Question:
     message: Message = field(repr=False)
     came: float
     """Time of arrival, Trio clock."""
+    user: str = ""
+    """Its sender, where the broker vouches for it (`senders.user_of`)."""
 
     @property
     def size(self) -> int:
@@ -77,7 +79,8 @@ class Questions:
         bus: the connection that answers go out on.
         endpoints: counters, by verb.
         pace: the line for a verb and its request, which is empty where it is large or no JSON object.
-        answer: the answer to a verb and its request; raises Refused, StoreError or BusError.
+        answer: the answer to a verb, its request and the user that sent it, empty where the broker does not
+            say; raises Refused, StoreError or BusError.
         on_flood: called with a verb of which too many questions come in to refuse each.
     """
 
@@ -86,7 +89,7 @@ class Questions:
         bus: Bus,
         endpoints: Mapping[str, ServiceEndpoint],
         pace: Callable[[str, Document], QuestionLine],
-        answer: Callable[[str, Document], Awaitable[Answer | Document]],
+        answer: Callable[[str, Document, str], Awaitable[Answer | Document]],
         on_flood: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._bus = bus
@@ -121,7 +124,8 @@ class Questions:
                 return
             pace = self._pace(verb, _glance(message.data))
             kept = Message(message.subject, message.data, message.reply)
-            question = _Question(verb, kept, trio.current_time())
+            user = user_of(message.reply, message.headers)
+            question = _Question(verb, kept, trio.current_time(), user)
             sender = sender_of(message.reply, message.headers)
             if self._lines[pace].put(sender, question, question.size):
                 self._ready[pace][0].send_nowait(None)
@@ -168,7 +172,7 @@ class Questions:
             document = await _read_beside(message.data)
             build = document.get("id") if isinstance(document.get("id"), str) else None
             with trio.fail_at(question.came + _DEADLINE):
-                answer = await self._give(verb, document)
+                answer = await self._give(verb, document, question.user)
             self._reply(message, answer)
         except Refused as refusal:
             error = str(refusal)

@@ -1,18 +1,25 @@
 """Registry of verbs: the structure of each, its function, and its schemas for service discovery."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Concatenate, Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 from attrs import frozen
 
-from scheduler.control.verbs import Answer, BuildRequest, Document
+from scheduler.control.verbs import Answer, BuildRequest, Command, Document
 from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
+from scheduler.journal.orders import Order
 
 _Request = TypeVar("_Request", bound=BuildRequest)
 _Parts = TypeVar("_Parts")
-_Act: TypeAlias = Callable[[_Parts, _Request], Awaitable[Answer | Document]]
+_Act: TypeAlias = Callable[Concatenate[_Parts, _Request, ...], Awaitable[Answer | Document]]
+
+
+LONGEST_NAME: Final = 256
+"""Characters of an operator's name that are kept."""
+LONGEST_REASON: Final = 1_000
+"""Characters of a reason that are kept."""
 
 
 @frozen
@@ -21,8 +28,8 @@ class Verb(Generic[_Parts]):
 
     request: type[BuildRequest]
     """Structure of its request."""
-    act: Callable[[_Parts, Any], Awaitable[Answer | Document]]
-    """Function that answers it."""
+    act: Callable[..., Awaitable[Answer | Document]]
+    """Function that answers it. It takes the parts and the request; that of a command also its order."""
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -32,13 +39,21 @@ class Verb(Generic[_Parts]):
             "response_schema": encode(json_schema(self.request.answer)).decode(),
         }
 
-    async def answer(self, parts: _Parts, document: Document) -> Answer | Document:
+    async def answer(self, parts: _Parts, document: Document, user: str = "") -> Answer | Document:
         """Read a request and answer it.
+
+        Args:
+            parts: parts of the service.
+            document: the request.
+            user: its sender, where the broker vouches for it.
 
         Raises:
             Refused: the request is wrong, or what it asks for cannot be done.
         """
-        return await self.act(parts, read_request(self.request, document))
+        request = read_request(self.request, document)
+        if isinstance(request, Command):
+            return await self.act(parts, request, order_of(request, user))
+        return await self.act(parts, request)
 
 
 class Verbs(Mapping[str, Verb[_Parts]]):
@@ -67,6 +82,23 @@ class Verbs(Mapping[str, Verb[_Parts]]):
             return act
 
         return decorate
+
+
+def order_of(command: Command, user: str) -> Order:
+    """Return the order that a command gives, before it is carried out.
+
+    Args:
+        command: the command.
+        user: its sender, where the broker vouches for it; what the command says itself is a claim.
+    """
+    component = getattr(command, "component", None) or getattr(command, "start", None) or ""
+    return Order(
+        command.verb(),
+        component=component,
+        user=user,
+        claim=(command.by or "")[:LONGEST_NAME],
+        reason=(command.reason or "")[:LONGEST_REASON],
+    )
 
 
 def read_request(request: type[_Request], document: Document) -> _Request:

@@ -89,6 +89,16 @@ class Reasons(Answer, frozen=True, kw_only=True):
     more: Annotated[int, Meta(description="Reasons that are not listed.")]
 
 
+class OrderPage(Answer, frozen=True, kw_only=True):
+    """Page of the orders that operators gave about a build, in the order in which they were carried out."""
+
+    id: str
+    status: str
+    orders: list[Document]
+    dropped: Annotated[int, Meta(description="Earlier orders that are not kept in memory.")]
+    next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")]
+
+
 class Prediction(Answer, frozen=True, kw_only=True):
     """Prediction of what a build will do, and of how long it will take."""
 
@@ -191,6 +201,17 @@ class Why(Query, frozen=True, kw_only=True):
     component: ComponentId | None = None
 
 
+class History(Query, frozen=True, kw_only=True):
+    """List what operators had done to a build, by whom and why."""
+
+    answer = OrderPage
+    id: BuildId
+    start: Annotated[int, Meta(ge=0, description="Number of the first order.")] = field(
+        default=0, name="from"
+    )
+    limit: PageSize = PAGE
+
+
 class Plan(Query, frozen=True, kw_only=True):
     """Predict what a build will do: one that is here, by its id, or one that is given."""
 
@@ -210,6 +231,10 @@ class Command(BuildRequest, frozen=True, kw_only=True):
 
     answer = Done
     id: BuildId
+    reason: Annotated[Text | None, Meta(description="Reason, for the report and the log.")] = None
+    by: Annotated[
+        Text | None, Meta(description="Name of the one who wants it; a claim, which nothing proves.")
+    ] = None
 
 
 class Cancel(Command, frozen=True, kw_only=True):
@@ -218,7 +243,6 @@ class Cancel(Command, frozen=True, kw_only=True):
     now: Annotated[
         bool, Meta(description="Do not wait for requests in flight; their outcome stays unknown.")
     ] = False
-    reason: Annotated[Text | None, Meta(description="Reason, for the report and the log.")] = None
 
 
 class Pause(Command, frozen=True, kw_only=True):

@@ -54,17 +54,44 @@ def sender_of(reply: str, headers: Mapping[str, str] | None) -> str:
     A client of the scheduler's own account can write the header itself. It gains no more by that than by
     choosing a reply subject: another sender's turn, but never an answer that is not its own.
     """
-    while reply.startswith(_GATEWAY):
-        reply = ".".join(reply.split(".")[_GATEWAY_TOKENS:])
+    reply = _without_gateways(reply)
     if headers is not None and _HEADER in headers and (not reply or reply.startswith(_ACROSS_ACCOUNTS)):
-        try:
-            info = _DECODER.decode(headers[_HEADER])
-        except (msgspec.DecodeError, UnicodeError):
-            info = _RequestInfo()
+        info = _info(headers[_HEADER])
         if info.acc:
             return f"user {info.acc} {info.user}"
     tokens = reply.split(".")[:-1][:_PREFIX_TOKENS]
     return f"reply {'.'.join(tokens)}" if tokens else UNKNOWN
+
+
+def user_of(reply: str, headers: Mapping[str, str] | None) -> str:
+    """Return ``ACCOUNT/USER`` of the sender of a request, where the broker vouches for it; empty elsewhere.
+
+    The server writes the header over whatever its client wrote, for what is imported from another account;
+    such a request has a reply subject of the server, `_R_`. Within the scheduler's own account a client that
+    may subscribe to such a subject could write both itself: so nobody there should be allowed to, as in the
+    shipped permissions. Without ``share: true`` the server tells the account only.
+
+    Args:
+        reply: reply subject of the request.
+        headers: its headers.
+    """
+    if headers is None or _HEADER not in headers or not _without_gateways(reply).startswith(_ACROSS_ACCOUNTS):
+        return ""
+    info = _info(headers[_HEADER])
+    return f"{info.acc}/{info.user}" if info.acc and info.user else info.acc
+
+
+def _without_gateways(reply: str) -> str:
+    while reply.startswith(_GATEWAY):
+        reply = ".".join(reply.split(".")[_GATEWAY_TOKENS:])
+    return reply
+
+
+def _info(header: str) -> _RequestInfo:
+    try:
+        return _DECODER.decode(header)
+    except (msgspec.DecodeError, UnicodeError):
+        return _RequestInfo()
 
 
 @define(eq=False)

@@ -36,6 +36,7 @@ from scheduler.journal.events import (
     Unpaused,
     Withdrawn,
 )
+from scheduler.journal.orders import Orders
 from scheduler.journal.records import Elsewhere, Position, Record, Status, earliest
 
 _LONGEST_NAME = 256
@@ -143,6 +144,8 @@ class History:
         """Key of reply subjects; a secret."""
         self.old_steps = 0
         """Number of ``steps`` at the time when a key was replaced that reply subjects had shown."""
+        self.orders = Orders()
+        """Orders of operators, as far as they are kept."""
         self._writers: list[str] = []
         self._paused = False
         self._settled: dict[str, _Ending] = {}

@@ -10,6 +10,7 @@ from scheduler.definition.converter import written_edges
 from scheduler.definition.model import Edge, written
 from scheduler.definition.secrets.masking import Secrets
 from scheduler.definition.strictjson import Raw, encode, list_chunks
+from scheduler.journal.orders import Orders
 
 _LISTS = ("components", "changes", "edges")
 _HEAD = ("id", "name", "action")
@@ -45,6 +46,8 @@ class Report:
     """Time at which the build was accepted, or this run of it began; seconds since 1970."""
     secrets: Secrets | None = field(default=None, repr=False, eq=False)
     """Secrets of the build, for who shows the report; None if only those in the report are known."""
+    orders: Orders = field(factory=Orders, repr=False, eq=False)
+    """Orders of operators; they are no part of what is published."""
 
     @property
     def subject(self) -> str:

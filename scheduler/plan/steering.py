@@ -7,19 +7,32 @@ persisted, in this order. If it raises, nothing was changed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Action
 from scheduler.definition.rules import read_limits
 from scheduler.errors import Refused
 from scheduler.journal.events import Cancelled, Event, Limited, Paused, Retried, Settled, Supplied, Unpaused
+from scheduler.journal.orders import Order
 from scheduler.plan.phases import Phase
 from scheduler.plan.plan import Plan
 from scheduler.text import count
 
 _LONGEST_REASON = 4_000
 """Characters of an operator's reason that are kept."""
+_LONGEST_CLAIM = 256
+"""Characters of a name that are kept."""
 _OF_A_REPLY = "the reply's "
 _LATER = "it was cancelled; try again when what is in flight has ended"
+
+
+def recorded(plan: Plan, order: Order) -> Order:
+    """Return an order as it is kept: without secrets of the build, since everybody who asks is shown it."""
+    masked = plan.texts.masked
+    return replace(
+        order, claim=masked(order.claim, _LONGEST_CLAIM), reason=masked(order.reason, _LONGEST_REASON)
+    )
 
 
 def cancel(plan: Plan, reason: str = "") -> list[Event]:

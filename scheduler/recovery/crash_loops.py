@@ -11,19 +11,24 @@ from collections.abc import Callable
 from typing import Final
 
 from attrs import evolve
+from msgspec.structs import replace
 
 from scheduler.errors import StoreError, UnreadableLog, WrongLastSequence
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.journal.events import Released
+from scheduler.journal.orders import Order
 from scheduler.journal.records import (
+    ORDERS_HEADER,
     Headings,
     Status,
     compose,
     decode_record,
     encode_event,
+    encode_order,
     headers_of,
     is_tombstone,
+    orders_header,
     read_headers,
 )
 
@@ -35,6 +40,8 @@ Random kills hardly hit the same build three times, while a build that crashes t
 time."""
 MOST_HANGS: Final = 3
 """Processes that may hang over a build before it is quarantined; the build is known for certain then."""
+RELEASE: Final = "release"
+"""Name of the writer of a record that releases a build."""
 _ATTEMPTS = 5
 
 
@@ -85,8 +92,13 @@ async def record_hang(js: JetStream, build: str) -> None:
             return
 
 
-async def release(js: JetStream, build: str) -> None:
+async def release(js: JetStream, build: str, order: Order) -> None:
     """Release a quarantined build: write into its log that the next process may try again.
+
+    Args:
+        js: JetStream with the log.
+        build: its id.
+        order: order of the operator who wants it, kept in the log; its time is that of the release.
 
     Raises:
         StoreError: there is no such build, or no process died of it or hung over it, so that one may be
@@ -100,7 +112,8 @@ async def release(js: JetStream, build: str) -> None:
             raise StoreError(f"{build} is not one that schedulers died of: it needs no release")
         return evolve(headings, loads=0, hangs=0)
 
-    await _write(js, build, "release", "release", released, encode_event(Released()))
+    kept = replace(order, time=time.time())
+    await _write(js, build, RELEASE, "release", released, encode_event(Released()), order=kept)
 
 
 async def _write(
@@ -110,6 +123,7 @@ async def _write(
     word: str,
     change: Callable[[Headings], Headings],
     *events: bytes,
+    order: Order | None = None,
 ) -> None:
     """Append one record to a log that this process does not hold, with other counts in its headers."""
     subject = log_subject(build)
@@ -128,4 +142,6 @@ async def _write(
         events=list(events),
     )
     headers = headers_of(record_id, headings.status, headings.loads, headings.hangs)
+    if order is not None:
+        headers[ORDERS_HEADER] = orders_header([encode_order(order)])
     await js.publish(subject, data, expected=last.sequence, headers=headers)

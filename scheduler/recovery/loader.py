@@ -24,6 +24,7 @@ from scheduler.errors import (
 )
 from scheduler.journal.events import Loading, Rekeyed, Released
 from scheduler.journal.history import History
+from scheduler.journal.orders import ORDER_CARRIED_OUT
 from scheduler.journal.records import (
     Headings,
     Position,
@@ -98,6 +99,8 @@ class Loader:
         self._connectors = connectors
         self._recorder = recorder
         self._replayer = replayer
+        self._released: set[str] = set()
+        """Builds that were released, past every service, since a process last had them."""
 
     async def load(
         self, entries: Iterable[Entry], nursery: trio.Nursery, live: frozenset[str] = frozenset()
@@ -258,6 +261,8 @@ class Loader:
         if last is None:
             raise Fenced("its log was removed meanwhile")
         record = decode_record(last.data)
+        if record.instance == crash_loops.RELEASE:
+            self._released.add(build)
         # The record is our own mark, written before reading met an obstacle: no process died in between.
         anew = record.instance != self._store.instance
         if anew:
@@ -294,6 +299,9 @@ class Loader:
 
     async def _begin(self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...]) -> None:
         plan, accepted = await self._replayer.replay(history)
+        if held.build in self._released and (order := history.orders.last("release")) is not None:
+            self._released.remove(held.build)
+            _log.info(ORDER_CARRIED_OUT, build=held.build, **order.document())
         resumption = self._replayer.resumption(plan, history, loaded.caught_up, history.position)
         resumption = evolve(resumption, heard=heard)
         await self._supervisor.resume(held, plan, accepted, resumption, history)

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+import structlog
 import trio
+from msgspec.structs import replace
 
 from scheduler.definition.reply_subjects import draw_key, is_secret
 from scheduler.definition.template import Laborious
@@ -10,8 +12,9 @@ from scheduler.errors import Refused
 from scheduler.jetstream.streams import log_subject
 from scheduler.journal.events import Event, Rekeyed
 from scheduler.journal.history import History
+from scheduler.journal.orders import ORDER_CARRIED_OUT, Order
 from scheduler.journal.records import Status, read_headers
-from scheduler.plan import Phase, Plan, late_replies
+from scheduler.plan import Phase, Plan, late_replies, steering
 from scheduler.recovery.adoption import adopt_what_came_late
 from scheduler.recovery.orphans import Orphans
 from scheduler.recovery.replaying import Replayer
@@ -21,6 +24,8 @@ from scheduler.supervision.roster import Roster
 from scheduler.supervision.runner import Runner
 from scheduler.supervision.supervisor import Supervisor
 from scheduler.walk import Walk
+
+_log = structlog.get_logger()
 
 Decide = Callable[[Plan], Sequence[Event]]
 """Changes a plan, and returns the events to be persisted."""
@@ -58,12 +63,13 @@ class Reopener:
         self._runner = runner
         self._orphans = orphans
 
-    async def reopen(self, build: str, decide: Decide) -> Walk | None:
+    async def reopen(self, build: str, decide: Decide, order: Order) -> Walk | None:
         """Begin a new run of a finished build.
 
         Args:
             build: its id.
             decide: decides what the run is for.
+            order: order of the operator who wants it.
 
         Returns:
             The walk; None where the build runs here already.
@@ -91,7 +97,10 @@ class Reopener:
                 epoch=history.epoch + 1,
                 at=(history.latest + 1) / 1_000,
             )
-            await log.append(*events)
+            order = steering.recorded(plan, replace(order, time=log.clock()))
+            await log.append(*events, order=order)
+            history.orders.add(order)
+            _log.info(ORDER_CARRIED_OUT, build=build, **order.document())
             if isinstance(events[0], Rekeyed):
                 history.rekey(events[0].key)
             caught_up = trio.Event()

@@ -13,6 +13,7 @@ from scheduler.journal.events import Accepted
 from scheduler.journal.history import History
 from scheduler.journal.records import Position
 from scheduler.plan import Plan
+from scheduler.plan.steering import recorded
 from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.pace import TURN, Pace
 from scheduler.stores.jetstream import JetStreamStore
@@ -72,6 +73,8 @@ class Replayer:
         for vertex in plan.requests.unlearned:
             await self._planner.render(plan, vertex)
             plan.requests.learn_request(vertex)
+        # Nobody knew the secrets of a build that could not be loaded.
+        history.orders.revise(lambda order: recorded(plan, order) if order.verb == "release" else order)
         return plan, accepted
 
     async def look(self, build: str, pause: Pause) -> tuple[Seen, History]:

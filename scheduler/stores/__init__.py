@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from scheduler.bus import Outgoing
 from scheduler.errors import StoreError
 from scheduler.journal.events import Event, Sent, Started
+from scheduler.journal.orders import Order
 
 
 class Departure(Protocol):
@@ -85,8 +86,12 @@ class Journal(Protocol):
         Only where `in_order`.
         """
 
-    async def commit(self, *events: Event) -> None:
+    async def commit(self, *events: Event, order: Order | None = None) -> None:
         """Persist events, behind everything given before, and wait for that.
+
+        Args:
+            events: the events.
+            order: order of an operator that they follow from; persisted with them where the store has a log.
 
         Raises:
             StoreUnavailable: there was no answer within the deadline.

@@ -21,6 +21,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import OBJECTS, StreamLayout, log_subject
 from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, Settled, Withdrawn
+from scheduler.journal.orders import Order
 from scheduler.journal.records import (
     DIGEST_HEADER,
     TIMED,
@@ -29,6 +30,7 @@ from scheduler.journal.records import (
     Status,
     compose,
     encode_event,
+    encode_order,
     headers_of,
 )
 from scheduler.runtime.clock import BuildClock
@@ -174,14 +176,16 @@ class BuildLog:
             # Its tracebacks refer to frames that refer to this log, and to tasks that waited for a commit.
             self.failure = StoreError(f"the log of {self.build} is closed")
 
-    async def append(self, *events: Event) -> None:
-        """Queue events, and wait until they are committed.
+    async def append(self, *events: Event, order: Order | None = None) -> None:
+        """Queue events, with the order that they follow from, and wait until they are committed.
 
         Raises:
             AlreadyLogged: this is the first record, and another build's record stands there.
             Fenced: another process writes this log now.
             StoreError: the log has failed; the first error is raised.
         """
+        if order is not None:
+            self._queue.add_order(encode_order(order), follows=True)
         self.put(map(self.encoded, events))
         await self.commit()
 
@@ -190,15 +194,17 @@ class BuildLog:
         left = self.departures.end(event.component) if isinstance(event, _ENDS) else None
         return encode_event(event, self.clock(), left) if type(event) in TIMED else encode_event(event)
 
-    def note(self, *events: Event) -> int:
-        """Queue events that happen now, to be committed soon; ignored once the log has failed or is closed.
+    def note(self, *events: Event, order: Order | None = None) -> int:
+        """Queue events that happen now, and the order that they follow from, to be committed soon.
 
         Returns:
-            The number of events queued so far, for `commit`.
+            The number of events queued so far, for `commit`; 0 once the log has failed or is closed.
         """
-        if self.failure is not None or self._closed or not events:
+        if self.failure is not None or self._closed or not (events or order):
             return 0
         queue = self._queue
+        if order is not None:
+            queue.add_order(encode_order(order), follows=bool(events))
         for event in events:
             queue.add(self.encoded(event), _STATUS.get(type(event)))
         self._begin_to_write()
@@ -340,7 +346,7 @@ class BuildLog:
             position=self._position,
             events=events,
         )
-        headers = headers_of(record_id, self.status, self.loads, self.hangs)
+        headers = headers_of(record_id, self.status, self.loads, self.hangs) | draft.headers
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
 

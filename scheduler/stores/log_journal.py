@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from scheduler.errors import StoreError
 from scheduler.journal.events import Event, Sent, Started
+from scheduler.journal.orders import Order
 from scheduler.stores import Departure
 from scheduler.stores.log import BuildLog, ignore
 
@@ -53,10 +54,12 @@ class LogJournal:
         """Queue ``event`` once the broker is known to have the request; see `Journal.record_sent`."""
         self._log.note_sent(event, departure)
 
-    async def commit(self, *events: Event) -> None:
+    async def commit(self, *events: Event, order: Order | None = None) -> None:
         """Queue events, and wait until everything is committed; see `Journal.commit`."""
-        self._log.note(*events)
+        self._log.note(*events, order=order)
         await self._log.commit()
+        if order is not None and not events:
+            await self._log.commit_all()
 
     def close(self) -> None:
         """Call the handler no more. Idempotent."""

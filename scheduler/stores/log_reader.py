@@ -26,6 +26,7 @@ from scheduler.journal.records import (
     decode_record,
     is_tombstone,
     read_headers,
+    read_orders,
 )
 from scheduler.runtime.executor import ThreadExecutor
 
@@ -98,6 +99,8 @@ class LogReader:
                     else:
                         history.add(await self._record(delivered.data))
                         history.bytes += len(delivered.data)
+                        for order in read_orders(delivered.headers):
+                            history.orders.add(order)
         return history
 
     async def last(self, subject: str) -> Stored | None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from scheduler.errors import StoreError
 from scheduler.journal.events import Event, Sent, Started
+from scheduler.journal.orders import Order
 from scheduler.stores import Departure, Journal
 
 
@@ -61,7 +62,7 @@ class _Forgetful:
     def record_sent(self, event: Sent, departure: Departure) -> None:
         """Ignore a departure."""
 
-    async def commit(self, *events: Event) -> None:
+    async def commit(self, *events: Event, order: Order | None = None) -> None:
         """Ignore events."""
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import trio
 
 from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.journal.events import Event, Sent, Started
+from scheduler.journal.orders import Order
 from scheduler.stores import Departure
 
 
@@ -101,8 +102,8 @@ class StepJournal:
         """Raise: this store knows no departures."""
         raise AssertionError("this store is told step by step")
 
-    async def commit(self, *events: Event) -> None:
-        """Persist events; see `Journal.commit`."""
+    async def commit(self, *events: Event, order: Order | None = None) -> None:  # noqa: ARG002 - as the port
+        """Persist events; see `Journal.commit`. This store has no place for orders."""
         await self._append(self._build, events)
 
     def close(self) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Laborious
 from scheduler.dispatch.slots import Slots
+from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
 from scheduler.plan import Phase, Plan
 from scheduler.stores import Store
@@ -40,6 +41,8 @@ class Seen:
     """Text unique to this run of the build; with the ``revision`` it tells whether anything changed."""
     revision: Callable[[], int] = lambda: 0
     """Function for a number that changes with every event of the build."""
+    orders: Orders = field(factory=Orders)
+    """Orders of operators."""
 
     @property
     def over(self) -> bool:
@@ -56,6 +59,16 @@ class Seen:
         if plan.state.halted:
             return "halted"
         return "paused" if plan.state.paused else "running"
+
+    @property
+    def order(self) -> Order | None:
+        """The order that it stands where it does for, where it is paused or cancelled; else the last one."""
+        plan = self.plan
+        if plan.state.cancelled and (cancel := self.orders.last("cancel")):
+            return cancel
+        if plan.state.paused and (pause := self.orders.last("pause")):
+            return pause
+        return self.orders.last()
 
 
 def summary(seen: Seen) -> Document:
@@ -193,11 +206,19 @@ class Explainer:
         elif plan.state.halted:
             yield Reason(f"nothing new is sent any more: {plan.texts.cause}")
         elif plan.state.paused:
-            yield Reason("it is paused: nothing new is sent until it is resumed")
+            yield Reason(f"it is paused{self._told()}: nothing new is sent until it is resumed")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.plan).items():
                 text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
                 yield Reason(text, None, {"limit": limit})
+
+    def _told(self) -> str:
+        """Return by whom and why it was paused, as far as anybody said so."""
+        order = self._seen.orders.last("pause")
+        if order is None:
+            return ""
+        by = f" by {order.by}" + ("" if order.user else " (claimed)") if order.by else ""
+        return by + (f" ({order.reason})" if order.reason else "")
 
     def _reason(self, vertex: Vertex) -> Reason:
         plan, timings = self._plan, self._seen.timings

@@ -20,6 +20,7 @@ from scheduler.definition.graph import Vertex
 from scheduler.definition.strictjson import encode
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError
+from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
 from scheduler.walk import Observer
@@ -60,6 +61,10 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
     seq: int
     time: float
     component: str | None = None
+    by: str | None = None
+    vouched: bool = False
+    """Whether the broker says who it was."""
+    reason: str | None = None
 
 
 class Track(Observer):
@@ -82,6 +87,7 @@ class Track(Observer):
         "_plan",
         "_resumed",
         "_subject",
+        "orders",
         "sequence",
         "source",
         "timings",
@@ -93,6 +99,8 @@ class Track(Observer):
         self.timings = timings
         self.sequence = 0
         """Number of the last event."""
+        self.orders = Orders()
+        """Orders of operators."""
         self._dues = 0
         self._plan = plan
         self._ids = plan.graph.ids
@@ -171,14 +179,18 @@ class Track(Observer):
         for vertex in vertices:
             self._note(_Step(self._ids[vertex], "skipped", self.sequence + 1, now))
 
-    def happened(self, what: str, vertex: Vertex | None = None) -> None:
+    def happened(self, what: str, vertex: Vertex | None = None, order: Order | None = None) -> None:
         """Implement `Observer.happened`."""
         now = self.timings.clock()
         self.timings.note_paused(now, on=self._plan.state.paused)
         if vertex is not None and what == "skipped":
             self.timings.note_supplied(vertex, now)
         component = None if vertex is None else self._ids[vertex]
-        self._note(_Event(what, self.sequence + 1, now, component))
+        event = _Event(what, self.sequence + 1, now, component)
+        if order is not None:
+            self.orders.add(order)
+            event.by, event.vouched, event.reason = order.by or None, bool(order.user), order.reason or None
+        self._note(event)
 
     def _shown(self, error: str) -> str:
         return self._plan.texts.masked(error, _ERROR_SHOWN)

@@ -8,12 +8,16 @@ from typing import Final
 from attrs import field, frozen
 
 from scheduler.definition.secrets.masking import Secrets
+from scheduler.journal.orders import Orders
 from scheduler.plan.report import Report
 from scheduler.text import count
 
 MOST_REPORTS: Final = 100
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Bytes of all reports that are kept, with the secrets that are masked in them."""
+
+_ORDER_BYTES: Final = 512
+"""Bytes counted for an order of an operator."""
 
 
 @frozen
@@ -28,6 +32,8 @@ class KeptReport:
     secrets: Secrets | None = field(repr=False)
     size: int
     """Bytes that it takes, with its secrets."""
+    orders: Orders = field(factory=Orders, repr=False)
+    """Orders of operators about the build."""
 
 
 class KeptReports:
@@ -61,10 +67,16 @@ class KeptReports:
         return self._reports.get(build)
 
     def keep(self, build: str, report: Report, data: bytes) -> None:
-        """Keep a report in place of an earlier one of the build."""
+        """Keep a report, and the orders about the build, in place of an earlier one of the build."""
         self._drop(build)
-        size = len(data) + (0 if report.secrets is None else report.secrets.size)
-        kept = KeptReport(report.run, report.status, secrets.token_hex(8), data, report.secrets, size)
+        size = (
+            len(data)
+            + _ORDER_BYTES * len(report.orders)
+            + (0 if report.secrets is None else report.secrets.size)
+        )
+        kept = KeptReport(
+            report.run, report.status, secrets.token_hex(8), data, report.secrets, size, report.orders
+        )
         if kept.size > self.most_bytes:
             return
         self._reports[build] = kept

@@ -112,7 +112,8 @@ class Planner:
     async def recalled(self, plan: Plan, history: History) -> Seen:
         """Return a build as its log says; the timings of a large one are read beside the loop."""
         fold = partial(Timings.of_history, plan.build, plan.graph, history, self._clock_after(plan, history))
-        return Seen(plan, await self._beside(plan.prepared, fold), None, 2 * len(history.steps))
+        timings = await self._beside(plan.prepared, fold)
+        return Seen(plan, timings, None, 2 * len(history.steps), orders=history.orders)
 
     def _clock_after(self, plan: Plan, history: History) -> BuildClock:
         clock = self._clock(plan.build.id)

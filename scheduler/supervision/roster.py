@@ -123,6 +123,7 @@ class Roster:
             self._report_waits(build),
             identity=track.source,
             revision=track.revision,
+            orders=track.orders,
         )
 
     def long_waits(self, seconds: float) -> list[tuple[str, str, float]]:

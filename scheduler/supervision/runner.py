@@ -139,7 +139,8 @@ class Runner:
                 )
                 self._leave(walk)
                 return
-            await self._reporter.report(walk.id, evolve(report, accepted=track.timings.accepted))
+            report = evolve(report, accepted=track.timings.accepted, orders=track.orders)
+            await self._reporter.report(walk.id, report)
             self._roster.note_reported(walk.id)
             # The seconds of the whole build, over all processes that had it.
             seconds = round(track.timings.clock() - track.timings.accepted, 3)

@@ -141,6 +141,7 @@ class Supervisor:
         walk, track = self._runner.prepare(plan, timings, key=history.key, resumption=resumption)
         # A watcher that has followed the build so far has seen fewer events than this.
         track.sequence = 2 * len(history.steps)
+        track.orders = history.orders
         await walk.prepare()
         # Made of the build as submitted: the one kept differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)

@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Resend
 from scheduler.dispatch.call import Call, Inherited
+from scheduler.journal.orders import Order
 from scheduler.journal.records import Position
 from scheduler.plan import Request
 
@@ -42,8 +43,8 @@ class Observer:
     def skipped(self, vertices: Sequence[Vertex]) -> None:
         """Note that these will not be sent, because a component before them failed."""
 
-    def happened(self, what: str, vertex: Vertex | None = None) -> None:
-        """Note what happened to the whole build, or what an operator did."""
+    def happened(self, what: str, vertex: Vertex | None = None, order: Order | None = None) -> None:
+        """Note what happened to the whole build, or what an operator did, by which order."""
 
 
 class Sender(Protocol):

@@ -10,6 +10,7 @@ from scheduler.definition.graph import Vertex
 from scheduler.dispatch.call import Call
 from scheduler.errors import Fenced, LogRemoved, StoreError
 from scheduler.journal.events import Event, Resumed, Retrying, Sent, Settled, Started, Suspended, Withdrawn
+from scheduler.journal.orders import Order
 from scheduler.plan import Plan
 from scheduler.stores import Store
 from scheduler.walk.hold import Hold
@@ -118,11 +119,15 @@ class Recording:
         request = call.request
         self._journal.record_sent(Sent(request.component, request.attempt), call)
 
-    async def commit(self, *events: Event) -> bool:
-        """Persist events, behind all that was recorded; returns whether they are."""
+    async def commit(self, *events: Event, order: Order | None = None) -> bool:
+        """Persist events, with the order that they follow from, behind all that was recorded.
+
+        Returns:
+            Whether they are persisted.
+        """
         self.acted = True
         try:
-            await self._journal.commit(*events)
+            await self._journal.commit(*events, order=order)
         except StoreError as error:
             self.fence(error)
             return False

@@ -7,6 +7,7 @@ between. It is acknowledged when it is persisted. Until then nothing leaves beca
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import structlog
 import trio
 
 from scheduler.definition.graph import Vertex
@@ -14,6 +15,7 @@ from scheduler.definition.template import Laborious
 from scheduler.dispatch.call import Call
 from scheduler.errors import InvalidRule, Refused
 from scheduler.journal.events import Event, Extended, Settled, Supplied
+from scheduler.journal.orders import ORDER_CARRIED_OUT, Order
 from scheduler.plan import Phase, steering
 from scheduler.plan.outcome import failure
 from scheduler.text import count
@@ -23,6 +25,8 @@ from scheduler.walk.lineup import Lineup
 from scheduler.walk.recording import Recording
 from scheduler.walk.starts import Starts
 
+_log = structlog.get_logger()
+
 _MOST_SECONDS = 30 * 86_400.0
 
 
@@ -30,7 +34,8 @@ class Steering:
     """Commands of operators for one build that runs.
 
     Each of them raises `Refused` where the build does not allow it, or where it could not be persisted; the
-    latter halts the build.
+    latter halts the build. Each is given the operator's order, which is kept and logged once it is carried
+    out; None where no operator gave one.
 
     Args:
         context: context of the walk.
@@ -64,13 +69,15 @@ class Steering:
         if not self._tasks.under_way or self._recording.fenced:
             raise Refused("unavailable", f"{self._plan.build.id} is starting or finishing; try again shortly")
 
-    async def cancel(self, *, now: bool, reason: str) -> str:
+    async def cancel(self, *, now: bool, reason: str, order: Order | None = None) -> str:
         """Send nothing more; with ``now``, await nothing either. Returns a sentence for a person."""
         plan = self._plan
+        order = self._recorded(order)
         events: list[Event] = []
         if not (now and plan.state.cancelled):
             events = steering.cancel(plan, reason)
-            self._observer.happened("cancelled")
+        if events or order is not None:
+            self._observer.happened("cancelled", None, order)
         in_flight = plan.phases.in_flight
         self._hold.withdraw_unsent()
         if now:
@@ -79,42 +86,48 @@ class Steering:
                 # The cause of the build is the reason of its first cancel.
                 why = f"{why}: {plan.texts.masked(reason)}"
             self._give_up_on_replies(why)
-        await self._persist(*events)
+        await self._persist(*events, order=order)
         if not in_flight:
             return "cancelled: nothing was in flight"
         if now:
             return f"cancelled: gave up on {count(in_flight, 'component')} in flight, their outcome unknown"
         return f"cancelled: {count(in_flight, 'component')} in flight will be awaited"
 
-    async def pause(self) -> str:
+    async def pause(self, order: Order | None = None) -> str:
         """Send nothing new for now. Returns a sentence for a person."""
+        order = self._recorded(order)
         events = steering.pause(self._plan, on=True)
         self._hold.pause()
-        self._observer.happened("paused")
-        await self._persist(*events)
+        self._observer.happened("paused", None, order)
+        await self._persist(*events, order=order)
         return f"paused: nothing new is sent; {count(self._plan.phases.in_flight, 'component')} in flight"
 
-    async def resume(self) -> str:
+    async def resume(self, order: Order | None = None) -> str:
         """Send what is due again, after a pause. Returns a sentence for a person."""
+        order = self._recorded(order)
         events = steering.pause(self._plan, on=False)
-        self._observer.happened("resumed")
+        self._observer.happened("resumed", None, order)
         try:
-            await self._persist(*events)
+            await self._persist(*events, order=order)
         finally:
             # Requests that may have left before a restart go out at once, so the log has to say so first.
             self._hold.unpause()
         return "resumed"
 
-    async def retry(self, vertex: Vertex | None, *, behind: bool = False) -> tuple[str, int]:
+    async def retry(
+        self, vertex: Vertex | None, *, behind: bool = False, order: Order | None = None
+    ) -> tuple[str, int]:
         """Send failed components again; returns a sentence for a person, and their number."""
+        order = self._recorded(order)
         before = self._settled()
         events, text, components = steering.retry_told(self._plan, vertex, behind=behind)
-        self._observer.happened("retried", vertex)
-        await self._carry_out(events, before)
+        self._observer.happened("retried", vertex, order)
+        await self._carry_out(events, before, order)
         return text, components
 
-    async def supply(self, vertex: Vertex, output: Mapping[str, Any]) -> str:
+    async def supply(self, vertex: Vertex, output: Mapping[str, Any], order: Order | None = None) -> str:
         """Complete a component with this output, without sending it (again); returns a sentence."""
+        order = self._recorded(order)
         before = self._settled()
         try:
             events = steering.supply(self._plan, vertex, output)
@@ -126,11 +139,11 @@ class Steering:
                 events = steering.supply(self._plan, vertex, output)
             finally:
                 self._plan.requests.let_go(vertex)
-        self._observer.happened("skipped", vertex)
-        await self._carry_out(events, before)
+        self._observer.happened("skipped", vertex, order)
+        await self._carry_out(events, before, order)
         return steering.supplied(self._plan, vertex)
 
-    async def extend(self, vertex: Vertex, seconds: float) -> str:
+    async def extend(self, vertex: Vertex, seconds: float, order: Order | None = None) -> str:
         """Give an attempt that is in flight more time, in seconds. Returns a sentence for a person."""
         name = self._plan.graph.ids[vertex]
         if not 0 < seconds <= _MOST_SECONDS:
@@ -143,34 +156,41 @@ class Steering:
             # The log has no place for it behind the outcome.
             raise Refused("conflict", f"{name} has just been answered: it needs no more time")
         self._connectors.extend(call, seconds)
-        self._observer.happened("extended", vertex)
-        await self._persist(Extended(name, seconds))
+        order = self._recorded(order)
+        self._observer.happened("extended", vertex, order)
+        await self._persist(Extended(name, seconds), order=order)
         return f"{name} has {seconds:g} s more"
 
-    async def limit(self, limits: Mapping[str, int | str]) -> str:
+    async def limit(self, limits: Mapping[str, int | str], order: Order | None = None) -> str:
         """Give the build other limits of its own. Returns a sentence for a person."""
         try:
             events = steering.limit(self._plan, limits)
         except InvalidRule as error:
             raise Refused("invalid", f"limits: {error}") from None
         self._slots.change(self._plan, self._plan.state.rules)
-        self._observer.happened("limited")
-        await self._persist(*events)
+        order = self._recorded(order)
+        self._observer.happened("limited", None, order)
+        await self._persist(*events, order=order)
         return f"limits: {', '.join(map(str, self._plan.state.rules)) or 'none'}"
 
-    async def _persist(self, *events: Event) -> None:
+    def _recorded(self, order: Order | None) -> Order | None:
+        return None if order is None else steering.recorded(self._plan, order)
+
+    async def _persist(self, *events: Event, order: Order | None) -> None:
         command = self._starts.command = trio.Event()
         try:
-            kept = await self._recording.commit(*events)
+            kept = await self._recording.commit(*events, order=order)
         finally:
             command.set()
         if not kept:
             raise Refused("unavailable", f"it could not be persisted: {self._plan.texts.cause}")
+        if order is not None:
+            _log.info(ORDER_CARRIED_OUT, build=self._plan.build.id, **order.document())
 
     def _settled(self) -> set[Vertex]:
         return set(self._plan.phases.within(Phase.ERRORED, Phase.SKIPPED))
 
-    async def _carry_out(self, events: list[Event], before: set[Vertex]) -> None:
+    async def _carry_out(self, events: list[Event], before: set[Vertex], order: Order | None) -> None:
         """Carry out what was decided about components; those ``before`` had settled until now."""
         plan = self._plan
         self._start_over(sorted(v for v in before if plan.phases[v] is Phase.WAITING))
@@ -180,7 +200,7 @@ class Steering:
             elif isinstance(event, Supplied):
                 self._lineup.stir(plan.graph.index[event.component])
         self._lineup.respawn()
-        await self._persist(*events)
+        await self._persist(*events, order=order)
 
     def _start_over(self, vertices: Iterable[Vertex]) -> None:
         """Let components that had failed or been skipped wait again."""

@@ -41,7 +41,7 @@ class Desk:
         self.glanced.append(document)
         return PACES[verb]
 
-    async def answer(self, _verb: str, document: Document) -> Document:
+    async def answer(self, _verb: str, document: Document, _user: str) -> Document:
         self.begun.append(document["id"])
         await self.gate.acquire()
         return {"id": document["id"]}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from scheduler.dispatch.senders import UNKNOWN, RoundRobinQueue, _UnknownSenders, sender_of
+from scheduler.dispatch.senders import UNKNOWN, RoundRobinQueue, _UnknownSenders, sender_of, user_of
 
 INFO = "Nats-Request-Info"
 
@@ -44,6 +44,27 @@ def test_the_sender_is_who_the_server_says_or_what_the_reply_subject_begins_with
 ) -> None:
     """As far as either is there, and can be believed."""
     assert sender_of(reply, headers) == expected
+
+
+@pytest.mark.parametrize(
+    ("reply", "headers", "expected"),
+    [
+        ("_R_.nCBSar.hkOTN7", info("TEAM", "anna"), "TEAM/anna"),
+        ("_GR_.aBcDeF.gHiJkL._R_.nCBSar.hkOTN7", info("TEAM", "anna"), "TEAM/anna"),
+        ("_R_.nCBSar.hkOTN7", info("TEAM"), "TEAM"),
+        # Without an import nobody but its sender has written that.
+        ("_INBOX.Zx81.7", info("TEAM", "anna"), ""),
+        ("", info("TEAM", "anna"), ""),
+        ("_R_.nCBSar.hkOTN7", {INFO: "no JSON"}, ""),
+        ("_R_.nCBSar.hkOTN7", {}, ""),
+        ("_R_.nCBSar.hkOTN7", None, ""),
+    ],
+)
+def test_the_broker_vouches_for_who_comes_from_another_account(
+    reply: str, headers: dict[str, str] | None, expected: str
+) -> None:
+    """And for nobody else."""
+    assert user_of(reply, headers) == expected
 
 
 def test_one_behind_ten_thousand_of_another_is_next_but_one() -> None:

@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from scheduler.errors import StoreError
 from scheduler.jetstream.api import JetStream
+from scheduler.journal.orders import Order
 from scheduler.recovery.crash_loops import MOST_HANGS, record_hang, release
 from scheduler.recovery.loader import Loader
 
@@ -74,7 +75,7 @@ async def test_of_many_hangs_it_is_quarantined_until_it_is_released(autojump_clo
         assert build == "b1"
         assert f"{MOST_HANGS} processes hung over it" in why
         assert "scheduler release b1" in why
-    await release(JetStream(plant.broker.plug()), "b1")
+    await release(JetStream(plant.broker.plug()), "b1", Order("release"))
     assert "Scheduler-Hangs" not in plant.broker.headers()[-1]
     async with plant.run() as process:
         await trio.sleep(5)

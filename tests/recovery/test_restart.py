@@ -39,6 +39,7 @@ from scheduler.journal.events import (
     Suspended,
 )
 from scheduler.journal.history import History
+from scheduler.journal.orders import Order
 from scheduler.journal.records import Elsewhere, Position
 from scheduler.plan import Plan, Request
 from scheduler.recovery.crash_loops import MOST_LOADS, release
@@ -1059,14 +1060,14 @@ async def test_a_released_build_is_taken_up_again(
     plant = Plant(ignore)
     await abandon(plant, document("x"))
     with pytest.raises(StoreError, match="needs no release"):
-        await release(JetStream(plant.broker.plug()), "b1")
+        await release(JetStream(plant.broker.plug()), "b1", Order("release"))
     with pytest.raises(StoreError, match="no build 'b9'"):
-        await release(JetStream(plant.broker.plug()), "b9")
+        await release(JetStream(plant.broker.plug()), "b9", Order("release"))
     await die_while_loading(plant, monkeypatch, MOST_LOADS)
     async with plant.run() as process:
         await trio.sleep(3)
         assert list(process.service.roster.quarantined) == ["b1"]
-    await release(JetStream(plant.broker.plug()), "b1")
+    await release(JetStream(plant.broker.plug()), "b1", Order("release"))
     plant.answer("x")
     async with plant.run() as process:
         assert states(await ended(process)) == {"x": "completed"}

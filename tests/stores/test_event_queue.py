@@ -81,3 +81,57 @@ async def test_a_draft_is_put_back_or_dropped(again: bool) -> None:
         later = await queue.take(100, kept)
         assert later.events == [b"l", b"m", b"a", b"b", b"c"]
         assert later.statuses == [(2, Status.FINISHED), (3, Status.REPORTED)]
+
+
+async def test_an_order_goes_with_its_first_event() -> None:
+    """Neither without it nor behind it; what comes before it may go alone."""
+    queue = EventQueue()
+    add(queue, b"aaa")
+    queue.add_order("one", follows=True)
+    add(queue, b"bbb", b"c")
+    first = await queue.take(4, kept)
+    queue.committed += len(first.queued)
+    second = await queue.take(4, kept)
+    assert (first.queued, first.headers) == ([b"aaa"], {})
+    assert (second.queued, second.headers) == ([b"bbb"], {"Scheduler-Orders": "[one]"})
+
+
+async def test_a_record_has_two_orders_at_most() -> None:
+    """The third goes into the next one, and so do its events and all behind them."""
+    queue = EventQueue()
+    for word in ("one", "two", "three"):
+        queue.add_order(word, follows=True)
+        add(queue, word.encode())
+    add(queue, b"x")
+    first = await queue.take(100, kept)
+    queue.committed += len(first.queued)
+    assert ([order for _, order in first.orders], first.queued) == (["one", "two"], [b"one", b"two"])
+    second = await queue.take(100, kept)
+    assert ([order for _, order in second.orders], second.queued) == (["three"], [b"three", b"x"])
+
+
+async def test_an_order_that_nothing_follows_from_asks_for_a_record() -> None:
+    """One without events, where none are queued."""
+    queue = EventQueue()
+    queue.add_order("one", follows=False)
+    assert queue
+    draft = await queue.take(100, kept)
+    assert (draft.events, draft.headers) == ([], {"Scheduler-Orders": "[one]"})
+    assert not queue
+
+
+async def test_a_draft_with_orders_can_be_put_back() -> None:
+    """And dropped again, with them."""
+    queue = EventQueue()
+    for word in ("one", "two", "three"):
+        queue.add_order(word, follows=True)
+        add(queue, word.encode())
+    draft = await queue.take(100, kept)
+    queue.put_back(draft)
+    again = await queue.take(100, kept)
+    assert (again.queued, again.orders) == (draft.queued, draft.orders)
+    queue.put_back(again)
+    queue.drop(again)
+    queue.committed += len(again.queued)
+    last = await queue.take(100, kept)
+    assert (last.queued, [order for _, order in last.orders]) == ([b"three"], ["three"])

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from support.fakes import JSON, Reply, Site, document, encode, ignore, open_service
 
-QUERIES = ("list", "get", "why", "plan", "report", "unmasked")
+QUERIES = ("list", "get", "why", "history", "plan", "report", "unmasked")
 STEERING = ("cancel", "pause", "resume", "retry", "skip", "extend", "limit")
 VERBS = (*QUERIES, *STEERING)
 CHAIN = document("ab", [("a", "b")])

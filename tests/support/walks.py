@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from scheduler.definition.model import State
 from scheduler.errors import Refused, StoreError
 from scheduler.journal.events import Event, Sent, Started
+from scheduler.journal.orders import Order
 from scheduler.stores import Departure, Journal
 from scheduler.walk import Observer, Steering, Walk
 from support.durable import word
@@ -209,7 +210,7 @@ class OrderedJournal:
     def record_sent(self, event: Sent, departure: Departure) -> None:
         self.store.note_sent(event, departure)
 
-    async def commit(self, *events: Event) -> None:
+    async def commit(self, *events: Event, order: Order | None = None) -> None:
         await self.store.append(self.build, events)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from support.walks import Run, attempts, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.errors import Refused
+from scheduler.journal import orders
 from scheduler.journal.events import (
     Cancelled,
     Event,
@@ -41,7 +42,7 @@ class Told(Observer):
     def settled(self, vertex: int, attempt: int, error: str | None) -> None:
         self.words.append(f"settled {vertex}")
 
-    def happened(self, what: str, vertex: int | None = None) -> None:
+    def happened(self, what: str, vertex: int | None = None, order: orders.Order | None = None) -> None:
         self.words.append(what if vertex is None else f"{what} {vertex}")
 
 

@@ -16,7 +16,8 @@ version: earlier ones refuse them by name.
 Times are those of the build's clock (`scheduler.runtime.clock`): ``at`` is the time of a record, ``time``
 that of an event, which is earlier where the record had to wait. ``at`` never goes back.
 
-Begin reading with `record`; `wire` has the events, and `headers` what can be told without the record.
+Begin reading with `record`; `wire` has the events, and `headers` what can be told without the record. Who had
+it done stands in a header as well (`orders`), which earlier versions ignore.
 """
 
 from scheduler.journal.records.headers import (
@@ -30,6 +31,13 @@ from scheduler.journal.records.headers import (
     Status,
     headers_of,
     read_headers,
+)
+from scheduler.journal.records.orders import (
+    ORDERS_HEADER,
+    ORDERS_IN_A_RECORD,
+    encode_order,
+    orders_header,
+    read_orders,
 )
 from scheduler.journal.records.record import VERSION, Position, Record, compose, decode_record, earliest
 from scheduler.journal.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
@@ -46,6 +54,8 @@ __all__ = [
     "DIGEST_HEADER",
     "HANGS_HEADER",
     "LOADS_HEADER",
+    "ORDERS_HEADER",
+    "ORDERS_IN_A_RECORD",
     "RECORD_HEADER",
     "REMOVED_HEADER",
     "STATUS_HEADER",
@@ -64,8 +74,11 @@ __all__ = [
     "document_chunks",
     "earliest",
     "encode_event",
+    "encode_order",
     "headers_of",
     "is_tombstone",
+    "orders_header",
     "read_headers",
+    "read_orders",
     "tombstone",
 ]
