@@ -27,6 +27,7 @@ _WORDS = {
     "report": "look at reports",
     "unmasked": "look at reports with their secrets",
     "why": "ask what builds wait for",
+    "history": "ask what was done to builds",
     "plan": "ask for durations and limits",
     "cancel": "cancel builds",
     "pause": "pause builds",
@@ -167,6 +168,26 @@ async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:
         components += objects(page.get("components"))
         following = page.get("next")
     whole["components"], whole["next"] = components, None
+    return whole
+
+
+async def get_history(bus: Bus, build: str) -> Document:
+    """Return all orders about a build that the scheduler knows, fetched page by page.
+
+    Raises:
+        SteeringError: see `ask`.
+        BusError: the bus cannot be used.
+    """
+    question: Document = {"id": build, "from": 0, "limit": PAGE}
+    whole = await ask(bus, "history", question)
+    orders = objects(whole.get("orders"))
+    following, last = whole.get("next"), 0
+    while isinstance(following, int) and following > last:
+        question["from"] = last = following
+        page = await ask(bus, "history", question)
+        orders += objects(page.get("orders"))
+        following = page.get("next")
+    whole["orders"], whole["next"] = orders, None
     return whole
 
 

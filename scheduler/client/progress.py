@@ -12,12 +12,21 @@ from attrs import define, evolve, field, frozen
 
 from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest
 from scheduler.client.lenient import number, objects, text, whole
+from scheduler.client.orders import ToldOrder, read_event, read_order
 from scheduler.client.timeline import FINISHED, Span, read_timeline
 from scheduler.client.view import News
 
 _UNDER_WAY = ("running", "retrying")
 STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 """States of a component in events and answers."""
+_STATUS_AFTER = {
+    "paused": "paused",
+    "cancelled": "halted",
+    "halted": "halted",
+    "resumed": "running",
+    "retried": "running",
+}
+"""Status of a build after an event of it."""
 
 
 @frozen
@@ -77,6 +86,8 @@ class Progress:
     """Time since which there is no connection to the broker, our clock, seconds."""
     silent: float | None = None
     """Time since which no scheduler has answered or published anything, our clock, seconds."""
+    order: ToldOrder | None = None
+    """Order of an operator that the build stands where it does for; else the last one."""
     earlier: EarlierEnd | None = None
     """Set if the build was over before it was submitted."""
     _as_of: float = float("-inf")
@@ -162,7 +173,7 @@ class Progress:
     def _apply(self, event: Mapping[str, Any], at: float | None, now: float) -> News | None:
         component, state, time = event.get("component"), event.get("state"), number(event.get("time"))
         if isinstance(event.get("event"), str):
-            return self._apply_to_build(event)
+            return self._apply_to_build(event, now)
         if not isinstance(component, str) or not isinstance(state, str):
             return None
         # Their clock may be off; only the event's age when its message was written counts.
@@ -178,14 +189,12 @@ class Progress:
             self._slowest.add(max(0.0, took), component)
         return News(component, state, took, error, attempt, retry_in, event)
 
-    def _apply_to_build(self, event: Mapping[str, Any]) -> News:
+    def _apply_to_build(self, event: Mapping[str, Any], now: float) -> News:
         what = str(event["event"])
-        self.status = {"paused": "paused", "cancelled": "halted", "halted": "halted"}.get(what, self.status)
-        if what in {"resumed", "retried"}:
-            self.status = "running"
-        said = (event.get(name) for name in ("component", "text", "reason", "error"))
-        parts = [part for part in said if isinstance(part, str) and part]
-        return News("", what, error=": ".join(parts), event=event)
+        self.status = _STATUS_AFTER.get(what, self.status)
+        self.order = read_event(event, now) or self.order
+        said = (text(event.get(name)) for name in ("component", "text", "reason", "error"))
+        return News("", what, error=": ".join(filter(None, said)), event=event)
 
     def _move(self, component: str, state: str, moment: float, error: str) -> None:
         self._states[component] = state
@@ -236,8 +245,7 @@ class Progress:
         error, attempt = text(one.get("error")), whole(one.get("attempt"), 1)
         self._move(component, state, min(now, ours(sent)), error)
         if state == "retrying":
-            at = None if again is None else ours(again)
-            self.retrying[component] = Failing(component, attempt, at, error)
+            self.retrying[component] = Failing(component, attempt, again and ours(again), error)
         took = max(0.0, ended - sent) if sent is not None and ended is not None else None
         if took is not None and state in {"completed", "errored"}:
             self._slowest.add(took, component)
@@ -273,6 +281,7 @@ class Progress:
             self.ended = now - max(0.0, their_now - ended)
         self.error = (text(error) or "the build failed") if self.status in {"errored", "cancelled"} else None
         self.ends = None if eta is None else now + eta
+        self.order = read_order(answer.get("order"), None if their_now is None else their_now - now)
         overdue = number(answer.get("overdue"))
         self.overdue_since = None if overdue is None else now - max(0.0, overdue)
         self.limits = tuple(

@@ -137,6 +137,14 @@ COMMANDS: Final = (
     ),
     CommandEntry(
         LOOK,
+        "history",
+        "List what operators had done to a build, by whom and why.",
+        "history prod-eu-1",
+        "Every cancel, pause, resume, retry, skip, extend, limit and release that was carried out, in all"
+        " runs. A name that only its sender gave is marked as claimed.",
+    ),
+    CommandEntry(
+        LOOK,
         "timeline",
         "Show when each component ran, and what took the time.",
         "timeline prod-eu-1 --trace trace.json",

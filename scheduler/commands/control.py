@@ -16,6 +16,7 @@ from scheduler.commands.completers import components
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId, ComponentId, RunningBuildId
 from scheduler.commands.saying import say
+from scheduler.commands.signing import As, Reason, signed
 from scheduler.control import verbs
 from scheduler.control.verbs import description_of
 from scheduler.definition.rules import parse_limits
@@ -32,37 +33,42 @@ def cancel(
     /,
     *,
     now: Annotated[bool, option(description_of(verbs.Cancel, "now"))] = False,
-    reason: Annotated[str, option(description_of(verbs.Cancel, "reason"))] = "",
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Stop a build: start nothing new, await what is in flight."""
-    return _give(verbs.Cancel(id=build, now=now, reason=reason or None), broker, log, json=json)
+    return _give(verbs.Cancel(id=build, now=now, **signed(reason, as_)), broker, log, json=json)
 
 
 def pause(
     build: RunningBuildId,
     /,
     *,
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Start nothing new in a build until it is resumed."""
-    return _give(verbs.Pause(id=build), broker, log, json=json)
+    return _give(verbs.Pause(id=build, **signed(reason, as_)), broker, log, json=json)
 
 
 def resume(
     build: RunningBuildId,
     /,
     *,
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Resume a paused build."""
-    return _give(verbs.Resume(id=build), broker, log, json=json)
+    return _give(verbs.Resume(id=build, **signed(reason, as_)), broker, log, json=json)
 
 
 def retry(
@@ -71,6 +77,8 @@ def retry(
     /,
     *,
     from_: Annotated[str | None, option(description_of(verbs.Retry, "from"), components)] = None,
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -78,7 +86,8 @@ def retry(
     """Retry what failed in a build, or one of its components."""
     if component is not None and from_ is not None:
         raise InvalidSettings("--from: it is instead of COMPONENT, not beside it")
-    return _give(verbs.Retry(id=build, component=component, start=from_), broker, log, json=json)
+    request = verbs.Retry(id=build, component=component, start=from_, **signed(reason, as_))
+    return _give(request, broker, log, json=json)
 
 
 def skip(
@@ -89,13 +98,16 @@ def skip(
     output: Annotated[
         str, option("What its connector would have returned, as a JSON object, or @FILE.")
     ] = "",
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Mark a component as done and continue without it."""
     given = _read_output(output) if output else None
-    return _give(verbs.Skip(id=build, component=component, output=given), broker, log, json=json)
+    request = verbs.Skip(id=build, component=component, output=given, **signed(reason, as_))
+    return _give(request, broker, log, json=json)
 
 
 def _read_output(given: str) -> dict[str, Any]:
@@ -123,6 +135,8 @@ def extend(
     duration: Annotated[str, Parameter(help="Time to add: seconds, or as 10m.")],
     /,
     *,
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -135,7 +149,7 @@ def extend(
     if not 0 < seconds <= _LONGEST:
         allowed = f"a duration above 0s and up to {write_duration(_LONGEST)}, such as {DURATIONS}"
         raise InvalidSettings(f"DURATION: {printable(duration, 40)!r} is not {allowed}")
-    request = verbs.Extend(id=build, component=component, seconds=seconds)
+    request = verbs.Extend(id=build, component=component, seconds=seconds, **signed(reason, as_))
     return _give(request, broker, log, json=json)
 
 
@@ -144,6 +158,8 @@ def limit(
     limits: Annotated[str, Parameter(help="Limits by subject: 'vpc.create.*=5, *.create.aws=20/s'.")],
     /,
     *,
+    reason: Reason = "",
+    as_: As = "",
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
@@ -158,7 +174,7 @@ def limit(
     wanted = {
         rule.pattern: rule.count if rule.period is None else str(rule).partition("=")[2] for rule in rules
     }
-    return _give(verbs.Limit(id=build, limits=wanted), broker, log, json=json)
+    return _give(verbs.Limit(id=build, limits=wanted, **signed(reason, as_)), broker, log, json=json)
 
 
 def _give(command: verbs.Command, broker: BrokerFlags, log: QuietLogFlags, *, json: bool) -> int:

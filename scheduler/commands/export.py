@@ -39,7 +39,7 @@ from scheduler.jetstream.consumers import Delivered
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.reading import read
 from scheduler.jetstream.streams import LOG, log_subject
-from scheduler.journal.records import is_tombstone
+from scheduler.journal.records import is_tombstone, read_orders
 from scheduler.text import printable
 
 _MOST_EVENT_BYTES = 1 << 30
@@ -167,6 +167,8 @@ async def read_out(
                     line["data"] = base64.b64encode(one.data).decode()
                 else:
                     line["hidden"] = f"{len(one.data)} bytes that cannot be read, and so cannot be masked"
+            if orders := [order.document() for order in read_orders(one.headers)]:
+                line["orders"] = orders if secrets is None else _masked_orders(orders, secrets)
             # In JSON, a line can only end where a space is allowed.
             await put(encode(line).replace(b"\n", b" "))
             count += 1
@@ -189,6 +191,15 @@ def _masked(record: bytes, secrets: Secrets) -> Any:
     for before, after in zip(objects_of(read.get("events")), shown, strict=True):
         after.update((key, before[key]) for key in _NAMES if isinstance(before.get(key), str))
     return masked
+
+
+def _masked_orders(orders: list[dict[str, Any]], secrets: Secrets) -> list[dict[str, Any]]:
+    """Mask the secrets in what operators have said."""
+    texts = ("by", "claim", "reason")
+    return [
+        {name: secrets.mask(value, 0) if name in texts else value for name, value in order.items()}
+        for order in orders
+    ]
 
 
 async def _whole(record: dict[str, Raw], objects: Objects, missing: list[str]) -> dict[str, Any]:

@@ -7,7 +7,16 @@ from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 
 from scheduler.client.progress import Progress
-from scheduler.display.lines import STATE_STYLES, Line, bar, counts, fit, fit_id, segments, time_left
+from scheduler.display.lines import (
+    STATE_STYLES,
+    Line,
+    bar,
+    counts,
+    fit,
+    fit_id,
+    segments,
+    time_left,
+)
 from scheduler.text import agreeing, seconds
 
 _RETRYING = 3
@@ -52,6 +61,8 @@ def frame_lines(progress: Progress, now: float, width: int, height: int) -> list
         _bar(progress, width),
         _cut(counts(progress), width),
     ]
+    if progress.status in _STATUS and progress.order is not None:
+        lines.append([(fit(progress.order.sentence(now), width), "yellow")])
     if progress.limits:
         lines.append(_limits(progress, width))
     retrying = _retrying(progress, now, width)

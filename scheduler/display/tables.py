@@ -103,6 +103,8 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
         [(head, "bold"), (f"  {fit(progress.action, 20)}  ", ""), (status, STATE_STYLES.get(status, ""))],
     )
     put(console, [(_since(answer, progress, now), "dim")])
+    if progress.order is not None:
+        put(console, [(fit(progress.order.sentence(now), width * 3), STATE_STYLES["paused"])])
     if progress.total:
         figures = f"  {progress.done:,} of {progress.total:,}"
         style = "red" if progress.errors else "green"

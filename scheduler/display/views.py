@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from scheduler.client.orders import read_event
 from scheduler.client.progress import Progress
 from scheduler.client.view import News
 from scheduler.definition.strictjson import encode
@@ -111,7 +112,9 @@ def _details(item: News) -> str:
 
 
 def _of_the_build(item: News) -> str:
-    return f"{item.state}: {item.error}" if item.error else item.state
+    order = None if item.event is None else read_event(item.event, 0.0)
+    by = f" by {order.who}" if order is not None and order.by else ""
+    return f"{item.state}{by}: {item.error}" if item.error else item.state + by
 
 
 class PlainView:

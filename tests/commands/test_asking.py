@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from scheduler import cli
 from scheduler.client.progress import STATES
+from scheduler.commands.signing import user_and_host
 
 BUILD = "prod-eu-1"
 COMMANDS = (
@@ -206,7 +207,7 @@ def test_an_order_is_given_and_its_answer_printed(
     scheduler.say(verb, {"id": BUILD, "status": "paused", "components": 3, "text": "so it \x1bis"})
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == "so it \\x1bis\n"
-    assert scheduler.asked == [(verb, {"id": BUILD, **order})]
+    assert scheduler.asked == [(verb, {"id": BUILD, "by": user_and_host(), **order})]
 
 
 def test_a_retry_takes_a_component_or_where_to_begin(capsys: Captured) -> None:
@@ -240,7 +241,7 @@ def test_no_variable_gives_an_order_its_force(
     monkeypatch.setenv("SCHEDULER_REASON", "x")
     scheduler.say("cancel", {"text": "ok"})
     assert cli.main(["cancel", BUILD]) == 0
-    assert scheduler.asked[0][1] == {"id": BUILD}
+    assert scheduler.asked[0][1] == {"id": BUILD, "by": user_and_host()}
 
 
 # Questions.

@@ -74,7 +74,7 @@ def test_commands_are_offered_where_one_may_stand(before: list[str]) -> None:
         ("list --status canc", ["cancelled"]),
         ("list --sort d", ["duration"]),
         ("completion b", ["bash"]),
-        ("pause --reason", []),
+        ("pause --rea", ["--reason"]),
         ("qqqq x", []),
         ("status --qqqq x --comp", ["--components"]),
     ],
