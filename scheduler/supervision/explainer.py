@@ -206,19 +206,19 @@ class Explainer:
         elif plan.state.halted:
             yield Reason(f"nothing new is sent any more: {plan.texts.cause}")
         elif plan.state.paused:
-            yield Reason(f"it is paused{self._told()}: nothing new is sent until it is resumed")
+            yield Reason(f"it is paused{self._told()}nothing new is sent until it is resumed")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.plan).items():
                 text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
                 yield Reason(text, None, {"limit": limit})
 
     def _told(self) -> str:
-        """Return by whom and why it was paused, as far as anybody said so."""
+        """Return by whom and why it was paused, as far as anybody said so, and a mark for what follows."""
         order = self._seen.orders.last("pause")
         if order is None:
-            return ""
+            return ": "
         by = f" by {order.by}" + ("" if order.user else " (claimed)") if order.by else ""
-        return by + (f" ({order.reason})" if order.reason else "")
+        return f"{by}: {order.reason}; " if order.reason else f"{by}: "
 
     def _reason(self, vertex: Vertex) -> Reason:
         plan, timings = self._plan, self._seen.timings

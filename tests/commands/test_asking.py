@@ -181,6 +181,7 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
             {"now": True, "reason": "wrong region"},
         ),
         (["pause", BUILD], "pause", {}),
+        (["pause", BUILD, "--as", "anna", "--reason", "quota"], "pause", {"by": "anna", "reason": "quota"}),
         (["resume", BUILD], "resume", {}),
         (["retry", BUILD], "retry", {}),
         (["retry", BUILD, "vpc::a"], "retry", {"component": "vpc::a"}),

@@ -63,7 +63,7 @@ async def test_the_state_of_a_build_names_its_order() -> None:
         order = (await ask(site, "get"))["order"]
         assert (order["verb"], order["by"], order["reason"]) == ("pause", SAID["by"], SAID["reason"])
         why = (await ask(site, "why"))["reasons"][0]["text"]
-        assert "paused by anna@desk (claimed) (waiting for quota)" in why
+        assert "paused by anna@desk (claimed): waiting for quota; nothing new" in why
         await ask(site, "resume")
         assert (await ask(site, "get"))["order"]["verb"] == "resume"
 

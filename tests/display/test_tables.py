@@ -13,8 +13,10 @@ from support.feeds import JSON, T, Told, event
 from scheduler.client.progress import Progress
 from scheduler.client.timeline import read_timeline
 from scheduler.display.lines import columns
+from scheduler.display.orders import show_history
 from scheduler.display.tables import show_builds, show_components, show_reasons, show_status
 from scheduler.display.timeline import show_timeline
+from scheduler.text import printable
 
 LONG = "x" * 500
 WIDE = "网络" * 200
@@ -174,3 +176,40 @@ def test_of_many_types_the_largest_are_shown() -> None:
     assert [line.split()[0] for line in lines[1:9]] == [f"t{number}" for number in range(8)]
     assert lines[9] == "  and 4 more types, 10 components"
     assert not any("TYPE" in line for line in types_shown("vm.create.aws", "vm.create.aws"))
+
+
+def history(*orders: JSON, dropped: int = 0) -> list[str]:
+    """Return what is shown of these orders."""
+    answer = {"id": "b-1", "status": "running", "orders": list(orders), "dropped": dropped}
+    return shown(lambda console: show_history(console, answer, 1_800_000_000.0))
+
+
+def test_a_history_says_who_and_why() -> None:
+    """A name that is only claimed is marked, and what no order has is no column."""
+    pause = {"verb": "pause", "time": 1_799_999_000.0, "by": "TEAM/anna", "vouched": True, "reason": "quota"}
+    lines = history(pause, {"verb": "resume", "time": 1_799_999_900.0, "by": "bob", "vouched": False})
+    assert lines[0].split() == ["TIME", "ORDER", "BY", "REASON"]
+    assert lines[1].endswith("paused   TEAM/anna      quota")
+    assert lines[2].endswith("resumed  bob (claimed)")
+    assert history() == ["no operator has changed b-1"]
+    assert history({"verb": "limit"}, dropped=7)[0] == "7 orders before these: `scheduler export b-1`"
+
+
+@pytest.mark.parametrize("text", [LONG, WIDE, HOSTILE, "because " * 40])
+def test_a_long_reason_has_lines_of_its_own(text: str) -> None:
+    """It is shown whole; the rest fits."""
+    said = {"verb": "skip", "time": 1.0, "component": text, "by": text, "vouched": False, "reason": text}
+    lines = history(said)
+    assert all(cell_len(line) <= 80 for line in lines)
+    assert not any(set(line) & {"\x1b", "\r"} for line in lines)
+    assert printable(text).replace(" ", "") in "".join(line.strip() for line in lines).replace(" ", "")
+
+
+def test_a_status_names_the_order_it_stands_for() -> None:
+    """With its age, by the scheduler's clock."""
+    order = {"verb": "pause", "time": 820.0, "by": "bob", "vouched": False, "reason": "quota"}
+    value = {"id": "b-1", "status": "paused", "now": 1_000.0, "order": order, "components": []}
+    progress = Progress("b-1", "", 0.0)
+    progress.snapshot(value, 50.0)
+    lines = shown(lambda console: show_status(console, value, progress, 50.0))
+    assert "paused 3m00s ago by bob (claimed): quota" in lines

@@ -289,7 +289,7 @@ def test_what_an_operator_did_survives_a_kill(open_desk: Callable[..., Desk]) ->
     desk.submitter.accepted(paused, skipped, cancelled)
     for document in (paused, skipped, cancelled):
         desk.connectors.await_requests(document["id"], "vpc::1")
-    desk.ask("pause", paused)
+    desk.ask("pause", paused, reason="waiting for quota", by="anna")
     desk.ask("skip", skipped, component="net::1", output={"out": "supplied"})
     desk.ask("cancel", cancelled)
     # Of what is not known to have left in a build that is cancelled nobody could tell the outcome.
@@ -311,6 +311,9 @@ def test_what_an_operator_did_survives_a_kill(open_desk: Callable[..., Desk]) ->
     assert desk.connectors.ids(paused["id"]) == ["vpc::1"]
     desk.ask("resume", paused)
     desk.submitter.done(paused)
+    told = desk.command("history", paused["id"]).output.splitlines()
+    assert [line.split()[2] for line in told[1:]] == ["paused", "resumed"]
+    assert told[1].endswith("anna (claimed)  waiting for quota")
 
 
 def test_commands_ask_and_steer(desk: Desk) -> None:

@@ -328,6 +328,24 @@ def test_reports_are_for_those_who_submit(shared: Guarded, tmp_path: Path, user:
         assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_broker_says_which_operator_it_was(guarded: Guarded) -> None:
+    """Whatever the operator claims; those who submit may ask for it, and give no orders."""
+    guarded.scheduler()
+    connectors = guarded.connectors()
+    document = chain(held("vpc::1", "go"), component("net::1"), id="ordered")
+    Submitter(guarded.client("submitter")).accepted(document)
+    connectors.await_requests("ordered", "vpc::1")
+    for user, code in (("operator", 0), ("submitter", 1), ("uploader", 1)):
+        prefix = {"SCHEDULER_INBOX_PREFIX": f"_INBOX.{user}"}
+        paused = guarded.command(user, "pause", "ordered", "--as", "root", "--reason", "quota", **prefix)
+        assert paused.code == code, paused.errors
+    for user in ("operator", "submitter", "uploader"):
+        prefix = {"SCHEDULER_INBOX_PREFIX": f"_INBOX.{user}"}
+        [order] = json.loads(guarded.command(user, "history", "ordered", "--json", **prefix).output)["orders"]
+        assert (order["verb"], order["by"], order["vouched"]) == ("pause", "SUBMITTERS/operator", True)
+        assert (order["claim"], order["reason"]) == ("root", "quota")
+
+
 PUBLISHES = {
     "connector": [
         "build.create",  # submits a build
