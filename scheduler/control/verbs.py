@@ -231,7 +231,10 @@ class Command(BuildRequest, frozen=True, kw_only=True):
 
     answer = Done
     id: BuildId
-    reason: Annotated[Text | None, Meta(description="Reason, for the report and the log.")] = None
+    reason: Annotated[
+        Text | None,
+        Meta(description="Reason, for the history and the logs; of a cancel for the report, too."),
+    ] = None
     by: Annotated[
         Text | None, Meta(description="Name of the one who wants it; a claim, which nothing proves.")
     ] = None

@@ -57,14 +57,14 @@ async def test_a_build_must_be_named(verb: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "list"])
 async def test_a_build_that_is_not_here_is_unknown(verb: str) -> None:
-    """Of the memory store also one that is over, but for its report."""
+    """Of the memory store also one that is over, but for its report and its history."""
     async with open_service(executor=FakeExecutor()) as site:
         code, text = await refused(site, verb, "nobody", **NEEDED.get(verb, {}))
         assert code == "unknown"
         assert "'nobody'" in text
         await run(site, CHAIN)
         assert site.report[0] == "build.create.done"
-        if verb not in {"report", "unmasked"}:
+        if verb not in {"report", "unmasked", "history"}:
             assert (await refused(site, verb, **NEEDED.get(verb, {})))[0] == "unknown"
 
 
