@@ -25,6 +25,7 @@ from scheduler.journal.events import (
     Unpaused,
     Withdrawn,
 )
+from scheduler.journal.orders import Order
 from scheduler.plan.state import PlanState
 from scheduler.stores.log import BuildLog
 from scheduler.stores.log_journal import LogJournal
@@ -100,9 +101,9 @@ class Shadow:
         return begun
 
     def _noting(self, note: Callable[..., int]) -> Callable[..., int]:
-        def noted(log: BuildLog, *events: Event) -> int:
+        def noted(log: BuildLog, *events: Event, order: Order | None = None) -> int:
             self._compare(log, events)
-            return note(log, *events)
+            return note(log, *events, order=order)
 
         return noted
 
