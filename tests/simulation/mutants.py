@@ -32,6 +32,7 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
+from scheduler.journal.orders import Order
 from scheduler.journal.records import Position, encode_event
 from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request
@@ -147,8 +148,8 @@ def _starts_that_are_not_withdrawn() -> list[Patch]:
     """A component whose start was persisted when another failed is not put back."""
     note = BuildLog.note
 
-    def careless(log: BuildLog, *events: Event) -> int:
-        return note(log, *[event for event in events if not isinstance(event, Withdrawn)])
+    def careless(log: BuildLog, *events: Event, order: Order | None = None) -> int:
+        return note(log, *[event for event in events if not isinstance(event, Withdrawn)], order=order)
 
     return [(BuildLog, "note", careless)]
 
@@ -158,12 +159,12 @@ def _a_lost_outcome() -> list[Patch]:
     note = BuildLog.note
     count = 0
 
-    def forgetful(log: BuildLog, *events: Event) -> int:
+    def forgetful(log: BuildLog, *events: Event, order: Order | None = None) -> int:
         nonlocal count
         lost = any(isinstance(event, Settled) for event in events)
         count += lost
         if not lost or count % 5:
-            return note(log, *events)
+            return note(log, *events, order=order)
         return 0
 
     return [(BuildLog, "note", forgetful)]
@@ -201,9 +202,9 @@ def _dependents_that_do_not_wait() -> list[Patch]:
         made: Journal = journal(store, build, *args)
         return made
 
-    def late(log: BuildLog, *events: Event) -> int:
+    def late(log: BuildLog, *events: Event, order: Order | None = None) -> int:
         settled = [event for event in events if isinstance(event, Settled)]
-        number = note(log, *[event for event in events if event not in settled])
+        number = note(log, *[event for event in events if event not in settled], order=order)
         if settled:
             nursery = stores[id(log)]._nursery
             assert nursery is not None
@@ -402,8 +403,8 @@ def _pauses_that_end_with_the_process() -> list[Patch]:
 def _forgetful_of(kind: type[Event]) -> list[Patch]:
     note = BuildLog.note
 
-    def forgetful(log: BuildLog, *events: Event) -> int:
-        return note(log, *[event for event in events if not isinstance(event, kind)])
+    def forgetful(log: BuildLog, *events: Event, order: Order | None = None) -> int:
+        return note(log, *[event for event in events if not isinstance(event, kind)], order=order)
 
     return [(BuildLog, "note", forgetful)]
 
