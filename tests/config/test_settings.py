@@ -91,7 +91,7 @@ def test_every_setting_has_a_flag() -> None:
     settings = set(attrs.fields_dict(Settings)) - {"bus", "limits", "rules"}
     broker = set(attrs.fields_dict(BusOptions))
     broker -= {"servers", "name", "chosen", "origin", "max_queued_messages", "max_queued_bytes"}
-    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits"}
+    assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits", "context"}
 
 
 @pytest.mark.parametrize("holder", [BusOptions, ContextOption, Settings, Limits, Behaviour])
