@@ -6,10 +6,12 @@ while the lock of that directory is held, which the kernel releases when the bro
 a record of another user, or that others could have written, never counts.
 """
 
+import contextlib
 import fcntl
 import os
 import platform
 import re
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -68,6 +70,18 @@ def records_dir() -> Path:
     return default_data_dir() / "running"
 
 
+def record_path(data_dir: Path) -> Path:
+    """Return the file with the record of the broker that has this data directory."""
+    digest = blake2b(os.fsencode(data_dir.absolute()), digest_size=8).hexdigest()
+    return records_dir() / f"{digest}.json"
+
+
+def forget_record(data_dir: Path) -> None:
+    """Remove the record that a broker which was killed has left; to be called by who has its lock now."""
+    with contextlib.suppress(OSError):
+        record_path(data_dir).unlink()
+
+
 def running_brokers() -> Brokers:
     """Return this user's embedded brokers that run on this computer; remove the records of others."""
     folder = records_dir()
@@ -99,11 +113,13 @@ def choose(brokers: Brokers, *, serving: bool = False) -> Brokers:
 
 def _look_at(path: Path) -> Found | None:
     try:
-        record = msgspec.json.decode((read_private(path) or "").encode(), type=BrokerRecord)
+        text = read_private(path) or ""
+        record = msgspec.json.decode(text.encode(), type=BrokerRecord)
         data_dir = Path(record.data_dir)
         if record.host != platform.node() or not _URL.fullmatch(record.url) or not data_dir.is_absolute():
             return None
-        if not _is_locked(data_dir, path):
+        # What holds the lock may be another broker by now, which removes the record and leaves its own.
+        if not _is_locked(data_dir, path) or read_private(path) != text:
             return None
         token = (read_private(data_dir / TOKEN_FILE) or "").strip()
     except (OSError, ValueError) as error:

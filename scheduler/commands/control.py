@@ -86,7 +86,8 @@ def retry(
     """Retry what failed in a build, or one of its components."""
     if component is not None and from_ is not None:
         raise InvalidSettings("--from: it is instead of COMPONENT, not beside it")
-    request = verbs.Retry(id=build, component=component, start=from_, **signed(reason, as_))
+    # A scheduler that does not know `from` retries the one component, and not everything.
+    request = verbs.Retry(id=build, component=component or from_, start=from_, **signed(reason, as_))
     return _give(request, broker, log, json=json)
 
 

@@ -45,8 +45,8 @@ async def resume(parts: Parts, request: verbs.Resume, order: Order) -> Done:
 @COMMANDS.register(verbs.Retry)
 async def retry_failed(parts: Parts, request: verbs.Retry, order: Order) -> Done:
     """Send again what failed, in a new run if the build is finished."""
-    if request.component is not None and request.start is not None:
-        raise Refused("invalid", "from: instead of component, not beside it")
+    if request.start is not None and request.component not in {None, request.start}:
+        raise Refused("invalid", "from: instead of another component, not beside it")
     one, behind = request.component or request.start, request.start is not None
     if await parts.builds.keeps_running(request.id):
         commands, seen = await parts.builds.steer(request.id)

@@ -3,7 +3,7 @@
 All of this is synchronous, and for a thread: masking a thousand components may take a second.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -19,12 +19,12 @@ from scheduler.definition.template.paths import MISSING, Path, Walker, parse, sh
 from scheduler.errors import Refused, TemplateError
 from scheduler.runtime.yielding import yield_now
 
-_PLAIN: Final = frozenset(
-    {"id", "action", "_component_id", "_component", "_action", "_provider", "_state", "service"}
-    | {"source", "destination", "length"}
+PLAIN_OF_A_BUILD: Final = frozenset({"id", "action"})
+PLAIN_OF_A_COMPONENT: Final = frozenset(
+    {"_component_id", "_component", "_action", "_provider", "_state", "service"}
 )
+_PLAIN_OF_AN_EDGE: Final = frozenset({"source", "destination", "length"})
 """Fields that are shown as they are: ids and names are in every other answer, too."""
-_NAMES: Final = _PLAIN - {"id", "action", "_component"}
 _COMMA: Final = 1
 
 
@@ -86,7 +86,7 @@ class ReportView:
         position = start
         for name, index, raw in self._entries(start, start + limit):
             yield_now()
-            text, hidden = self._shown(raw)
+            text, hidden = self._shown(raw, _PLAIN_OF_AN_EDGE if name == "edges" else PLAIN_OF_A_COMPONENT)
             room -= len(text) + _COMMA
             if room < 0:
                 if position > start:
@@ -140,28 +140,38 @@ class ReportView:
         """Return the fields of the build itself."""
         return {name: decode_own(bytes(raw)) for name, raw in self.report.fields.items()}
 
-    def masked(self, document: Document) -> Document:
-        """Return an entry, or the fields of the build, as this view shows them."""
-        if self.secrets is None or _PLAIN.issuperset(document):
+    def masked(self, document: Document, plain: Collection[str]) -> Document:
+        """Return an entry, or the fields of the build, as this view shows them.
+
+        Args:
+            document: the entry or the fields.
+            plain: names of fields that are shown as they are, where they hold a single text or number.
+        """
+        if self.secrets is None:
+            return document
+        names = {key: document[key] for key in plain if key in document}
+        names = {key: value for key, value in names.items() if not isinstance(value, dict | list)}
+        if len(names) == len(document):
             return document
         # The type tells whether it is a credential; the other names need not be searched.
-        told = {key: None if key in _NAMES else value for key, value in document.items()}
+        unsearched = names.keys() - {"_component"}
+        told = {key: None if key in unsearched else value for key, value in document.items()}
         hidden: Document = self.secrets.mask_document(told, self.memo)
-        return hidden | {key: value for key, value in document.items() if key in _PLAIN}
+        return hidden | names
 
-    def _shown(self, raw: Raw) -> tuple[bytes, bool]:
+    def _shown(self, raw: Raw, plain: Collection[str]) -> tuple[bytes, bool]:
         """Return the text of an entry, and whether something in it is masked."""
         if self.secrets is None:
             return bytes(raw), False
         document = decode_own(bytes(raw))
-        shown = self.masked(document)
+        shown = self.masked(document, plain)
         return (encode(shown), True) if shown != document else (bytes(raw), False)
 
     def _shown_object(self, fields: Any) -> tuple[bytes, bool]:
         if self.secrets is None:
             return encode(fields), False
         document = self.fields()
-        shown = self.masked(document)
+        shown = self.masked(document, PLAIN_OF_A_BUILD)
         return encode(shown), shown != document
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 from scheduler.control import verbs
 from scheduler.control.parts import Parts
 from scheduler.control.registry import Verbs
-from scheduler.control.report_pages import ReportView, value_of
+from scheduler.control.report_pages import PLAIN_OF_A_BUILD, PLAIN_OF_A_COMPONENT, ReportView, value_of
 from scheduler.control.report_reader import ReadReport
 from scheduler.control.suggestions import suggest
 from scheduler.control.verbs import PAGE, Document
@@ -45,18 +45,27 @@ async def _answer(parts: Parts, request: verbs.Report, *, masked: bool) -> Docum
         return head | {"masked": page.masked} | page.parts | {"next": page.next}
     document, whose = await _document(parts, found, view, request)
     return head | await parts.executor.run(
-        "reports", lambda: _part(view, document, request.field, whose, most), long=True
+        "reports", lambda: _part(view, document, request, whose, most), long=True
     )
 
 
-def _part(view: ReportView, document: Document, path: str | None, whose: str, most: int) -> Document:
+def _part(view: ReportView, document: Document, request: verbs.Report, whose: str, most: int) -> Document:
     """Return a component, or the fields of the build, or one value of them, as JSON text."""
-    shown = view.masked(document)
+    plain = PLAIN_OF_A_BUILD if request.component is None else PLAIN_OF_A_COMPONENT
+    shown, path = view.masked(document, plain), request.field
     if path is None:
         return _fitting("component", shown, whose, most) | {"masked": shown != document}
     value = value_of(shown, path, whose)
-    masked = shown is not document and value != value_of(document, path, whose)
+    masked = shown is not document and _is_masked(value, document, path, whose)
     return _fitting("value", value, f"{path} of {whose}", most) | {"masked": masked}
+
+
+def _is_masked(value: Any, document: Document, path: str, whose: str) -> bool:
+    try:
+        return bool(value != value_of(document, path, whose))
+    except Refused:
+        # A masked name leads to it; the message would have the name itself.
+        return True
 
 
 async def _document(

@@ -52,10 +52,9 @@ def plain(text: str, line: int, limits: Limits) -> tuple[str, bytes]:
     if found is None or not (found[2] or found[3]):
         return "str", encode(text)
     if _LEADING_ZERO.match(text):
-        shown = text[:_SHOWN]
-        raise InvalidYAML(
-            f"{shown} begins with a zero: quote it if it is a text ('{shown}'), or leave the zero out", line
-        )
+        # Not the number itself: it may be a secret.
+        cure = "quote it if it is a text, or leave the zero out"
+        raise InvalidYAML(f"a number begins with a zero: {cure}", line)
     sign, whole, rest, exponent = found.groups()
     written = f"{sign.strip('+')}{whole or 0}{'' if rest is None else f'.{rest or 0}'}{exponent or ''}"
     return "int" if rest is None and exponent is None else "float", written.encode()

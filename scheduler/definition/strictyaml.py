@@ -199,7 +199,7 @@ class _Reader:
 
     def _take_alias(self, name: str, line: int) -> None:
         if name not in self.anchors:
-            raise InvalidYAML(f"there is no anchor &{printable(name, 80)} above *{printable(name, 80)}", line)
+            raise InvalidYAML("an alias (*) has no anchor above it: quote it if it is a text", line)
         node = self.anchors[name]
         if node is None:
             raise InvalidYAML(f"*{printable(name, 80)} stands within what it refers to", line)
@@ -271,7 +271,7 @@ class _Reader:
             return found
         if tag.removeprefix(_CORE) in {"null", "bool", "int", "float"}:
             what = tag.removeprefix(_CORE)
-            raise InvalidYAML(f"{printable(text, 80)!r} cannot be read as !!{what}", line)
+            raise InvalidYAML(f"a value cannot be read as !!{what}", line)
         raise InvalidYAML(_unknown(tag), line)
 
     def _explained(self, error: yaml.MarkedYAMLError) -> InvalidYAML:

@@ -4,12 +4,11 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator
-from hashlib import blake2b
 
 import msgspec
 import structlog
 
-from scheduler.client.brokers import BrokerRecord, records_dir
+from scheduler.client.brokers import BrokerRecord, record_path, records_dir
 from scheduler.config import default_data_dir
 from scheduler.local.broker import Broker
 from scheduler.runtime.private_files import write_private
@@ -27,7 +26,7 @@ def announced(broker: Broker, *, serves: bool) -> Iterator[None]:
     """
     data_dir = broker.data_dir.absolute()
     record = BrokerRecord(broker.url, str(data_dir), os.getpid(), platform.node(), serves)
-    path = records_dir() / f"{blake2b(os.fsencode(data_dir), digest_size=8).hexdigest()}.json"
+    path = record_path(data_dir)
     try:
         # `parents=True` would leave the data directory open to others.
         default_data_dir().parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ import structlog
 import trio
 from attrs import field, frozen
 
-from scheduler.client.brokers import LOCK_FILE
+from scheduler.client.brokers import LOCK_FILE, forget_record
 from scheduler.errors import BrokerError
 from scheduler.local.identity import LOOPBACK, keep_port, keep_token, kept_port
 from scheduler.runtime.private_files import open_file
@@ -90,6 +90,7 @@ async def open_broker(
     binary = find_binary()
     failure: Exception | None = None
     async with _locked(data_dir) as lock:
+        forget_record(data_dir)
         token = keep_token(data_dir)
         log_file = data_dir / "nats-server.log"
         config = _write_config(data_dir, log_file, token, max_payload)

@@ -101,21 +101,16 @@ def _failed_from(plan: Plan, vertex: Vertex) -> list[Vertex]:
         Refused: nothing of it has, and nothing of it is left over from a run that has ended.
     """
     part = {vertex, *plan.graph.descendants(vertex)}
-    failed = [one for one in plan.phases.within(Phase.ERRORED) if one in part]
+    errored = plan.phases.within(Phase.ERRORED)
+    failed = [one for one in errored if one in part]
     left = part.intersection(plan.phases.within(Phase.SKIPPED, Phase.WAITING))
-    if failed or (plan.state.finished and any(not _blocked_by(plan, one) for one in left)):
+    if failed or (plan.state.finished and not left <= plan.graph.descendants(*errored)):
         return failed
-    name = plan.graph.ids[vertex]
-    if left and (blocked := _blocked_by(plan, min(left))):
-        ids = plan.graph.ids
-        cure = f"retry that one, or skip it: {ids[blocked[0]]}"
+    ids = plan.graph.ids
+    if left and (blocking := plan.graph.ancestors(min(left)).intersection(errored)):
+        cure = f"retry that one, or skip it: {ids[min(blocking)]}"
         raise Refused("conflict", f"{ids[min(left)]} depends on what has failed; {cure}")
-    raise Refused("conflict", f"nothing has failed of {name} and what depends on it")
-
-
-def _blocked_by(plan: Plan, vertex: Vertex) -> list[Vertex]:
-    """Return the failed changes that a change depends on, directly or not."""
-    return sorted(plan.graph.ancestors(vertex).intersection(plan.phases.within(Phase.ERRORED)))
+    raise Refused("conflict", f"nothing has failed of {ids[vertex]} and what depends on it")
 
 
 def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]:

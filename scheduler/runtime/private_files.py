@@ -75,6 +75,9 @@ def write_private(path: Path, text: str) -> None:
     try:
         with os.fdopen(file, "w") as stream:
             stream.write(text)
+            stream.flush()
+            # An empty file after a power cut would be worse than none.
+            os.fsync(stream.fileno())
         draft.replace(path)
     except OSError:
         with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ MOST_REPORTS: Final = 100
 MOST_BYTES: Final = 64 * 1024 * 1024
 """Bytes of all reports that are kept, with the secrets that are masked in them."""
 
-_ORDER_BYTES: Final = 512
+_ORDER_BYTES: Final = 4_096
 """Bytes counted for an order of an operator."""
 
 

@@ -185,7 +185,7 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
         (["resume", BUILD], "resume", {}),
         (["retry", BUILD], "retry", {}),
         (["retry", BUILD, "vpc::a"], "retry", {"component": "vpc::a"}),
-        (["retry", BUILD, "--from", "vpc::a"], "retry", {"from": "vpc::a"}),
+        (["retry", BUILD, "--from", "vpc::a"], "retry", {"component": "vpc::a", "from": "vpc::a"}),
         (["skip", BUILD, "vpc::a"], "skip", {"component": "vpc::a"}),
         (
             ["skip", BUILD, "vpc::a", "--output", '{"id": 7}'],

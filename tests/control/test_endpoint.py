@@ -93,7 +93,7 @@ async def test_a_component_that_is_not_there_is_unknown(verb: str) -> None:
         ("cancel", {"reason": 3}, "reason: a text is required"),
         ("retry", {"component": ["a"]}, "component: a text is required"),
         ("retry", {"from": 7}, "from: a text is required"),
-        ("retry", {"component": "a", "from": "a"}, "from: instead of component, not beside it"),
+        ("retry", {"component": "a", "from": "b"}, "from: instead of another component, not beside it"),
         ("skip", {}, "component: a text is required"),
         ("skip", {"component": "a", "output": [1]}, "output: an object"),
         ("extend", {"component": "a"}, "seconds: a number is required"),

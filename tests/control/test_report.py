@@ -233,6 +233,32 @@ async def test_a_report_comes_at_the_end(autojump_clock: MockClock) -> None:
             )
 
 
+def test_names_that_are_shown_are_those_of_their_place() -> None:
+    """The ends of an edge are; fields of a component that are called so are searched like any other."""
+    hidden = {"source": {"password": SECRET}, "destination": f"to {SECRET}", "id": SECRET, "password": SECRET}
+    report = {
+        "id": "b1",
+        "source": f"from {SECRET}",
+        "changes": [{"_component_id": "a", "_component": "vm", "service": {"password": SECRET}, **hidden}],
+        "edges": [{"source": "start", "destination": "a", "length": 1}],
+    }
+    view = ReportView(split_build(encode_json(report)), Secrets.of_document(report))
+    page = view.page(0, 9, 9_000)
+    text = b"".join(bytes(raw) for raw in page.parts.values()).decode()
+    assert page.masked
+    assert SECRET not in text
+    assert '{"source":"start","destination":"a","length":1}' in text
+    assert '"_component_id":"a"' in text
+
+
+async def test_a_name_that_is_masked_is_told_by_no_refusal(autojump_clock: MockClock) -> None:
+    """A path may lead to a value through the mask alone."""
+    async with open_service(script=lambda _: made(password=SECRET, **{SECRET: 1})) as site:
+        await run(site, document("a"))
+        answer = await ask(site, "report", component="a", field=r"\*\*\*")
+        assert (answer["value"], answer["masked"]) == (1, True)
+
+
 # Pages.
 
 ENTRIES = st.builds(

@@ -48,6 +48,24 @@ def test_an_order_has_room_in_a_header(letter: str) -> None:
     assert order.reason.startswith(kept.reason)
 
 
+@pytest.mark.parametrize("letter", ["x", "\U0001f600", "\x00"])
+def test_an_order_has_room_whatever_names_are_long(letter: str) -> None:
+    """A component's id may have any length that the settings allow: its beginning is kept."""
+    order = Order("skip", 1.5, letter * 4_096, user=letter * 300, claim=letter * 300, reason="quota")
+    encoded = encode_order(order)
+    assert len(encoded) <= 2_048
+    [kept] = read_orders({ORDERS_HEADER: f"[{encoded}]"})
+    assert kept.component
+    assert order.component.startswith(kept.component)
+
+
+def test_what_is_no_text_spoils_no_other_order() -> None:
+    """Undecodable bytes of a command line come as lone surrogates."""
+    orders = [Order("skip", 1.5, "a", reason="x\udcff"), Order("pause", 2.5)]
+    found = read_orders({ORDERS_HEADER: orders_header(map(encode_order, orders))})
+    assert [(one.verb, one.reason) for one in found] == [("skip", "x?"), ("pause", "")]
+
+
 @pytest.mark.parametrize(
     ("header", "verbs"),
     [

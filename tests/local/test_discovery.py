@@ -19,7 +19,7 @@ from scheduler.commands.reaching import reach
 from scheduler.config import Settings
 from scheduler.errors import BrokerError
 from scheduler.local.announcing import announced
-from scheduler.local.broker import Broker
+from scheduler.local.broker import Broker, open_broker
 from scheduler.runtime.private_files import read_private, write_private
 
 TOKEN = "0123456789abcdef"
@@ -77,6 +77,28 @@ def test_a_record_that_a_crash_left_behind_is_not_followed(tmp_path: Path) -> No
             (tmp_path / "a" / "lock").unlink()
         assert running_brokers() == ()
         assert records() == []
+
+
+async def test_a_start_forgets_what_a_crash_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its server is ready: who asks meanwhile is not sent to the old port with the token."""
+    with running(tmp_path / "a"):
+        text = records()[0].read_text()
+        path = records()[0]
+    path.write_text(text)
+    path.chmod(0o600)
+    seen: list[list[Path]] = []
+
+    def spawn(*_: Any) -> Any:
+        seen.append(records())
+        raise BrokerError("no server")
+
+    monkeypatch.setattr("scheduler.local.broker._spawn", spawn)
+    with pytest.raises(BrokerError, match="no server"):
+        async with open_broker(tmp_path / "a"):
+            pass
+    assert seen == [[]]
 
 
 @pytest.mark.parametrize(

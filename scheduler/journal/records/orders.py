@@ -22,6 +22,9 @@ ORDERS_IN_A_RECORD: Final = 2
 _MOST_BYTES: Final = 2_048
 _LONGEST_NAME: Final = 256
 """Characters of a name that are kept."""
+_FITTING: Final = 20
+_FITTING_ID: Final = 100
+"""Characters of names, and of a component's id, that fit whatever they are: each takes 12 bytes at most."""
 
 _decode: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
 
@@ -31,16 +34,32 @@ def encode_order(order: Order) -> str:
     kept = replace(order, user=order.user[:_LONGEST_NAME], claim=order.claim[:_LONGEST_NAME])
     while len(text := _encode(kept)) > _MOST_BYTES and kept.reason:
         kept = replace(kept, reason=kept.reason[: len(kept.reason) * 3 // 4])
-    if len(text) > _MOST_BYTES:
-        # Names of many characters that take six or twelve bytes each.
-        return _encode(replace(kept, user=kept.user[:40], claim=kept.claim[:40]))
+    for shorter in (_with_short_names, _with_short_id):
+        if len(text) > _MOST_BYTES:
+            # Many characters that take six or twelve bytes each.
+            kept = shorter(kept)
+            text = _encode(kept)
     return text
 
 
+def _with_short_names(order: Order) -> Order:
+    return replace(order, user=order.user[:_FITTING], claim=order.claim[:_FITTING])
+
+
+def _with_short_id(order: Order) -> Order:
+    return replace(order, component=order.component[:_FITTING_ID])
+
+
 def _encode(order: Order) -> str:
-    document = {"verb": order.verb, "time": order.time, "component": order.component}
+    # A lone surrogate, as undecodable bytes of a command line make it, would make the header unreadable.
+    document: dict[str, Any] = {"verb": order.verb, "time": order.time, "component": order.component}
     document |= {"user": order.user, "claim": order.claim, "reason": order.reason}
-    return json.dumps({name: value for name, value in document.items() if value}, separators=(",", ":"))
+    kept = {name: _readable(value) for name, value in document.items() if value}
+    return json.dumps(kept, separators=(",", ":"))
+
+
+def _readable(value: Any) -> Any:
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def orders_header(orders: Iterable[str]) -> str:
