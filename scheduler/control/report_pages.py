@@ -26,6 +26,8 @@ PLAIN_OF_A_COMPONENT: Final = frozenset(
 _PLAIN_OF_AN_EDGE: Final = frozenset({"source", "destination", "length"})
 """Fields that are shown as they are: ids and names are in every other answer, too."""
 _COMMA: Final = 1
+_USUAL: Final = 2 * 1024 * 1024
+"""Bytes of a page, beyond which only a single entry goes: a larger one would hold the loop as it is sent."""
 
 
 class _Named(msgspec.Struct):
@@ -75,11 +77,11 @@ class ReportView:
             Refused: not even the first entry fits.
         """
         parts: dict[str, list[bytes]] = {}
-        masked, room, build = False, most_bytes, b""
+        masked, size, build = False, 0, b""
         if not start:
             build, masked = self._shown_object(self.report.fields)
-            room -= len(build)
-            if room < 0:
+            size += len(build)
+            if size > most_bytes:
                 cure = "ask for single ones (--field), or for components (--component)"
                 raise _too_large("the fields of the build itself", len(build), most_bytes, cure)
             parts = {name: [] for name in self.report.lists}
@@ -87,10 +89,10 @@ class ReportView:
         for name, index, raw in self._entries(start, start + limit):
             yield_now()
             text, hidden = self._shown(raw, _PLAIN_OF_AN_EDGE if name == "edges" else PLAIN_OF_A_COMPONENT)
-            room -= len(text) + _COMMA
-            if room < 0:
-                if position > start:
-                    break
+            size += len(text) + _COMMA
+            if position > start and size > min(_USUAL, most_bytes):
+                break
+            if size > most_bytes:
                 raise self._entry_too_large(name, index, raw, len(text), most_bytes)
             masked |= hidden
             parts.setdefault(name, []).append(text)

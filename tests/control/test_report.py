@@ -292,6 +292,17 @@ def test_pages_are_the_report(report: JSON, limit: int, most: int) -> None:
         assert found == report
 
 
+def test_a_page_is_bounded_whatever_the_broker_takes() -> None:
+    """Two megabytes, or one larger entry: more would hold the loop while it is sent."""
+    sizes = (900_000, 900_000, 900_000, 5_000_000, 10)
+    changes = [{"_component_id": f"c{number}", "x": "y" * size} for number, size in enumerate(sizes)]
+    view = ReportView(split_build(encode_json({"id": "b1", "changes": changes})), None)
+    starts: list[int | None] = [0]
+    while (start := starts[-1]) is not None:
+        starts.append(view.page(start, 9, 64_000_000).next)
+    assert starts == [0, 2, 3, 4, None]
+
+
 def test_an_entry_that_does_not_fit_is_named() -> None:
     """With what can be done about it: a field of it may fit."""
     report = {
