@@ -1,5 +1,6 @@
 """``scheduler report BUILD``: the report of a build that has ended, a component of it, or one value."""
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -70,7 +71,7 @@ async def write_report(build: str, run: int | None, output: Path | None, secrets
     if output is None:
         pieces = found.pieces()
         if sys.stdout.isatty():
-            pieces = iter([msgspec.json.format(b"".join(pieces), indent=2)])
+            pieces = iter([_for_people(b"".join(pieces))])
         if not _print(*pieces):
             return 1
     elif write_output(output, (*found.pieces(), b"\n"), private=secrets):
@@ -110,7 +111,7 @@ async def _write_value(
     if isinstance(value, str):
         text = _harmless(value).encode() if output is None and sys.stdout.isatty() else value.encode()
     elif output is None and sys.stdout.isatty():
-        text = msgspec.json.format(found, indent=2)
+        text = _for_people(found)
     else:
         text = found
     if not (_print(text) if output is None else write_output(output, (text, b"\n"), private=secrets)):
@@ -118,6 +119,14 @@ async def _write_value(
     if masked:
         complain(_MASKED)
     return 0
+
+
+def _for_people(data: bytes) -> bytes:
+    """Return JSON for a terminal: indented, and what a terminal would obey is escaped."""
+    text = msgspec.json.format(data, indent=2).decode()
+    if not text.replace("\n", "").isprintable():
+        text = "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
+    return text.encode()
 
 
 def _harmless(value: str) -> str:

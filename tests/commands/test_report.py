@@ -111,6 +111,20 @@ def test_a_missing_permission_for_secrets_is_said(scheduler: FakeScheduler, caps
     )
 
 
+def test_a_terminal_obeys_nothing_in_a_report(
+    scheduler: FakeScheduler, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON leaves control characters beyond ASCII as they are; here they are escaped, as is a text's."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    value = {"note": "a\x9b2Jb\u202ec\U000e0001", "name": "é"}
+    scheduler.say("report", {**HEAD, "component": value})
+    assert cli.main(["report", BUILD, "--component", "vm"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) == value
+    assert out.replace("\n", "").isprintable()
+    assert "é" in out
+
+
 @pytest.mark.parametrize("command", [["report", BUILD], ["run", "build.json", "--simulate"]])
 def test_a_file_that_cannot_be_written_is_said_before_anything_is_asked(
     scheduler: FakeScheduler, capsys: Captured, tmp_path: Path, command: list[str]

@@ -61,7 +61,7 @@ class FakeScheduler:
             answer = self.answers.get(verb)
             said = unknown if answer is None else answer(question)
             document, headers = said if isinstance(said, tuple) else (said, None)
-            bus.deliver(message.reply, json.dumps(document).encode(), headers=headers)
+            bus.deliver(message.reply, json.dumps(document, ensure_ascii=False).encode(), headers=headers)
 
         if self.there:
             await bus.subscribe("scheduler.build.*", handle)
