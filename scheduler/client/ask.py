@@ -157,18 +157,8 @@ async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:
         SteeringError: see `ask`.
         BusError: the bus cannot be used.
     """
-    question: Document = {"id": build, "components": True, "graph": graph, "from": 0, "limit": PAGE}
-    whole = await ask(bus, "get", question)
-    components = objects(whole.get("components"))
-    following, last = whole.get("next"), 0
-    # Each page has to begin after the one before it, or this would never end.
-    while isinstance(following, int) and following > last:
-        question["from"] = last = following
-        page = await ask(bus, "get", question)
-        components += objects(page.get("components"))
-        following = page.get("next")
-    whole["components"], whole["next"] = components, None
-    return whole
+    question: Document = {"id": build, "components": True, "graph": graph}
+    return await _pages(bus, "get", question, "components")
 
 
 async def get_history(bus: Bus, build: str) -> Document:
@@ -178,16 +168,22 @@ async def get_history(bus: Bus, build: str) -> Document:
         SteeringError: see `ask`.
         BusError: the bus cannot be used.
     """
-    question: Document = {"id": build, "from": 0, "limit": PAGE}
-    whole = await ask(bus, "history", question)
-    orders = objects(whole.get("orders"))
+    return await _pages(bus, "history", {"id": build}, "orders")
+
+
+async def _pages(bus: Bus, verb: str, question: Document, entries: str) -> Document:
+    """Ask page by page; return the first answer, with the entries of all pages."""
+    question |= {"from": 0, "limit": PAGE}
+    whole = await ask(bus, verb, question)
+    found = objects(whole.get(entries))
     following, last = whole.get("next"), 0
+    # Each page has to begin after the one before it, or this would never end.
     while isinstance(following, int) and following > last:
         question["from"] = last = following
-        page = await ask(bus, "history", question)
-        orders += objects(page.get("orders"))
+        page = await ask(bus, verb, question)
+        found += objects(page.get(entries))
         following = page.get("next")
-    whole["orders"], whole["next"] = orders, None
+    whole[entries], whole["next"] = found, None
     return whole
 
 

@@ -23,8 +23,6 @@ _WORDS: Final = {
     **dict.fromkeys(("true", "True", "TRUE"), ("bool", b"true")),
     **dict.fromkeys(("false", "False", "FALSE"), ("bool", b"false")),
 }
-_SHOWN: Final = 80
-"""Characters of a number that are shown."""
 
 
 def plain(text: str, line: int, limits: Limits) -> tuple[str, bytes]:
