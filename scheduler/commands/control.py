@@ -77,6 +77,7 @@ def retry(
     /,
     *,
     from_: Annotated[str | None, option(description_of(verbs.Retry, "from"), components)] = None,
+    now: Annotated[bool, option(description_of(verbs.Retry, "now"))] = False,
     reason: Reason = "",
     as_: As = "",
     json: Json = False,
@@ -86,8 +87,10 @@ def retry(
     """Retry what failed in a build, or one of its components."""
     if component is not None and from_ is not None:
         raise InvalidSettings("--from: it is instead of COMPONENT, not beside it")
+    if now and component is None:
+        raise InvalidSettings("--now: name the COMPONENT whose attempt is to be given up")
     # A scheduler that does not know `from` retries the one component, and not everything.
-    request = verbs.Retry(id=build, component=component or from_, start=from_, **signed(reason, as_))
+    request = verbs.Retry(id=build, component=component or from_, start=from_, now=now, **signed(reason, as_))
     return _give(request, broker, log, json=json)
 
 

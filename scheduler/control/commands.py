@@ -47,10 +47,15 @@ async def retry_failed(parts: Parts, request: verbs.Retry, order: Order) -> Done
     """Send again what failed, in a new run if the build is finished."""
     if request.start is not None and request.component not in {None, request.start}:
         raise Refused("invalid", "from: instead of another component, not beside it")
+    if request.now and (request.component is None or request.start is not None):
+        raise Refused("invalid", "now: with one component, whose attempt is given up")
     one, behind = request.component or request.start, request.start is not None
     if await parts.builds.keeps_running(request.id):
         commands, seen = await parts.builds.steer(request.id)
         vertex = None if one is None else vertex_of(seen.plan, one)
+        if request.now and vertex is not None:
+            order = _now(order, seen)
+            return _done(seen, *await commands.retry_now(vertex, reason=order.reason, order=order))
         text, components = await commands.retry(vertex, behind=behind, order=_now(order, seen))
         return _done(seen, text, components)
     said: list[tuple[str, int]] = []

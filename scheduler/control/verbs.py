@@ -264,6 +264,10 @@ class Retry(Command, frozen=True, kw_only=True):
         ComponentId | None,
         Meta(description="Retry only what failed of this component and all that depends on it."),
     ] = field(default=None, name="from")
+    now: Annotated[
+        bool,
+        Meta(description="Give up on the component's attempt in flight, or on its pause, and send it again."),
+    ] = False
 
 
 class Skip(Command, frozen=True, kw_only=True):

@@ -94,6 +94,37 @@ def retry(plan: Plan, vertex: Vertex | None = None, *, behind: bool = False) -> 
     return events
 
 
+def retry_now(plan: Plan, vertex: Vertex, why: str) -> list[Event]:
+    """Give up on the attempt of a change, or on the pause before its next one, and have it sent again.
+
+    The change fails by that, and is retried: it gets all its attempts, and all their time, again. In a build
+    that drains this is a retry like any other.
+
+    Args:
+        plan: the plan of the build.
+        vertex: the change.
+        why: error of the attempt that is given up.
+
+    Raises:
+        Refused: nothing of the change is in flight, nor did it fail; or the build is cancelled.
+    """
+    name, phase = plan.graph.ids[vertex], plan.phases[vertex]
+    if phase is Phase.ERRORED:
+        return retry(plan, vertex)
+    if phase is Phase.STARTING:
+        raise Refused("conflict", f"{name} is just about to be sent")
+    if phase not in {Phase.RUNNING, Phase.RETRYING}:
+        cure = "only what is in flight, waits for its next attempt or has failed can be sent again now"
+        raise Refused("conflict", f"{name} is {phase.value}: {cure}")
+    if plan.state.cancelled:
+        raise Refused("conflict", _LATER)
+    events: list[Event] = [plan.fail(vertex, why)]
+    events += _applied(plan, _reopened(plan, [vertex]))
+    # They wait again, and nobody was told of it.
+    plan.state.take_skips()
+    return events
+
+
 def _failed_from(plan: Plan, vertex: Vertex) -> list[Vertex]:
     """Return what has failed of a change and all that depends on it.
 

@@ -125,6 +125,42 @@ class Steering:
         await self._carry_out(events, before, order)
         return text, components
 
+    async def retry_now(self, vertex: Vertex, *, reason: str, order: Order | None = None) -> tuple[str, int]:
+        """Give up on the attempt of a component, and send another one; returns a sentence, and 1.
+
+        A late success of the attempt that was given up counts as ever. A component that waits for its next
+        attempt is sent without waiting; of one that has failed this is a `retry`.
+        """
+        plan = self._plan
+        if plan.phases[vertex] is Phase.ERRORED:
+            return await self.retry(vertex, order=order)
+        name, in_flight = plan.graph.ids[vertex], plan.phases[vertex] is Phase.RUNNING
+        call = self._runs.call_of(vertex)
+        if in_flight and (call is None or call.answered):
+            raise Refused("conflict", f"{name} has just been answered: see what came of it")
+        if call is not None and call.outgoing is not None and not call.outgoing.generation:
+            raise Refused("conflict", f"{name} was not sent yet: it waits for the connection to the broker")
+        order = self._recorded(order)
+        attempt, before = plan.attempt(vertex), self._settled()
+        why = "outcome unknown: given up by an operator, who had it sent again"
+        if reason:
+            why = f"{why}: {plan.texts.masked(reason)}"
+        events = steering.retry_now(plan, vertex, why)
+        self._observer.settled(vertex, attempt, why)
+        self._observer.happened("retried", vertex, order)
+        if call is not None:
+            # In the place of a reply, so that a late success is still taken.
+            call.deliver(failure(why, retryable=False))
+        self._start_over(sorted(v for v in {*before, vertex} if plan.phases[v] is Phase.WAITING))
+        self._observer.due(vertex)
+        for wait in self._runs[vertex].waits:
+            wait.cancel()
+        self._lineup.respawn()
+        await self._persist(*events, order=order)
+        done = f"gave up on attempt {attempt} of {name}" if in_flight else f"{name} does not wait any longer"
+        when = "when the build is resumed" if plan.state.paused else "now"
+        return f"{done}; it is sent again {when}", 1
+
     async def supply(self, vertex: Vertex, output: Mapping[str, Any], order: Order | None = None) -> str:
         """Complete a component with this output, without sending it (again); returns a sentence."""
         order = self._recorded(order)

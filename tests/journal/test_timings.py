@@ -310,6 +310,10 @@ class Live:
                     self.settle(one)
             self.due()
             return
+        open_ = plan.phases.within(Phase.RUNNING, Phase.RETRYING)
+        if open_ and chance.random() < 0.1:
+            self.give_up(chance.choice(open_))
+            return
         ready = [
             vertex
             for vertex in plan.phases.within(Phase.WAITING, Phase.RETRYING)
@@ -335,6 +339,19 @@ class Live:
             self.track.waits(vertex)
         else:
             self.end(vertex)
+
+    def give_up(self, vertex: int) -> None:
+        """An operator has an attempt given up, and another one sent."""
+        before = {vertex, *self.plan.phases.within(Phase.ERRORED, Phase.SKIPPED)}
+        attempt, sent = self.plan.attempt(vertex), self.track.timings.sent(vertex)
+        failed, retried = steering.retry_now(self.plan, vertex, "given up")
+        assert isinstance(failed, Settled)
+        self.keep(replace(failed, sent=sent), retried)
+        self.track.settled(vertex, attempt, "given up")
+        for one in sorted(before):
+            if self.plan.phases[one] is Phase.WAITING:
+                self.track.waits(one)
+        self.due()
 
     def begin(self, vertex: int) -> None:
         step = self.plan.begin(vertex)

@@ -28,7 +28,7 @@ POLICIES: list[Document] = [
     {"on_error": "continue", "max_failures": "50%"},
 ]
 RETRIES = [None, None, {"attempts": 2}, {"attempts": 3, "backoff": 0.5}]
-OPERATIONS = ["cancel", "pause", "unpause", "retry", "retry one", "supply", "limit"]
+OPERATIONS = ["cancel", "pause", "unpause", "retry", "retry one", "retry now", "supply", "limit"]
 FEW = settings(max_examples=400)
 
 
@@ -198,6 +198,9 @@ class Drive:
                     events = steering.retry(plan)
                 case "retry one":
                     events = steering.retry(plan, vertex)
+                case "retry now":
+                    events = steering.retry_now(plan, vertex, "given up")
+                    self.give_up(vertex, plan)
                 case "supply":
                     events = steering.supply(plan, vertex, {"name": "supplied", "by": "hand"})
                 case _:
@@ -208,6 +211,12 @@ class Drive:
             return
         self.done[what] += 1
         self.events += events
+
+    def give_up(self, vertex: int, plan: Plan) -> None:
+        """Its attempt is not awaited any more; a late success counts."""
+        if (request := self.flying.pop(vertex, None)) is not None:
+            self.given_up.append(request)
+        assert plan.phases[vertex] is Phase.WAITING or vertex in plan.state.ledger.final
 
     def check(self) -> None:
         """What holds at every moment."""

@@ -267,6 +267,55 @@ def _two_failed() -> Run:
     return run
 
 
+def test_an_attempt_in_flight_is_given_up_and_another_one_is_sent() -> None:
+    """It fails, with the reason, and waits again with all its attempts; nothing else is touched."""
+    run = Run(build(change("a", _retry={"attempts": 2}), change("b"), change("c"), edges=[("a", "c")]))
+    run.send("a")
+    run.send("b")
+    before = run.requests["a"].attempt
+    failed, retried = steering.retry_now(run.plan, 0, "given up")
+    assert isinstance(failed, Settled)
+    assert (failed.component, failed.body["_state"], failed.body["error"]) == ("a", "errored", "given up")
+    assert retried == Retried(("a",), 1)
+    assert run.phases() == {"a": "waiting", "b": "running", "c": "waiting"}
+    assert not run.plan.state.halted
+    assert run.plan.state.cause is None
+    assert run.plan.state.take_skips() == []
+    run.send("a")
+    assert run.requests["a"].attempt != before
+    run.retry("a")
+    assert run.phases()["a"] == "retrying"
+
+
+def test_a_pause_between_two_attempts_is_ended() -> None:
+    """What waits for its next attempt is sent without that pause."""
+    run = Run(build(change("a", _retry={"attempts": 3, "backoff": 60})))
+    run.send("a")
+    run.retry("a")
+    assert run.phases() == {"a": "retrying"}
+    steering.retry_now(run.plan, 0, "given up")
+    assert run.phases() == {"a": "waiting"}
+    assert run.plan.attempt(0) == 2
+
+
+def test_an_attempt_given_up_in_a_build_that_drains_continues_it() -> None:
+    """As with any retry: the failures that are not sent again are accepted."""
+    run = Run(build(change("a"), change("b"), change("c")))
+    run.send("a")
+    run.send("b")
+    run.fail("a")
+    assert run.plan.state.draining
+    steering.retry_now(run.plan, run.vertex("b"), "given up")
+    assert not run.plan.state.draining
+    assert run.phases() == {"a": "errored", "b": "waiting", "c": "waiting"}
+    assert str(run.plan.state.cause).startswith("a: ")
+
+
+def test_a_failed_component_is_retried_at_once_as_ever() -> None:
+    """There is no attempt to be given up."""
+    assert steering.retry_now(failed().plan, 0, "given up") == [Retried(("a",), 1)]
+
+
 def test_what_failed_behind_a_component_is_sent_again() -> None:
     """The component itself is completed, and stays so; what failed elsewhere stays as well."""
     run = _two_failed()
@@ -509,6 +558,18 @@ def _done() -> Run:
     return run
 
 
+def _begun() -> Run:
+    run = _two()
+    run.begin("a")
+    return run
+
+
+def _in_flight() -> Run:
+    run = _two()
+    run.send("a")
+    return run
+
+
 def _cancelled(run: Run) -> Run:
     steering.cancel(run.plan)
     return run
@@ -548,6 +609,14 @@ def _all_done() -> Run:
             "it was cancelled; try again when",
         ),
         (_all_done, steering.retry, "every component is completed"),
+        (_two, lambda plan: steering.retry_now(plan, 0, ""), "a is waiting: only what is in flight"),
+        (_done, lambda plan: steering.retry_now(plan, 0, ""), "a is completed: only what is in flight"),
+        (_begun, lambda plan: steering.retry_now(plan, 0, ""), "a is just about to be sent"),
+        (
+            lambda: _cancelled(_in_flight()),
+            lambda plan: steering.retry_now(plan, 0, ""),
+            "it was cancelled; try again when",
+        ),
         (_done, lambda plan: steering.supply(plan, 0, {}), "a is completed already"),
     ],
 )

@@ -409,7 +409,9 @@ class Checker:
             if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
         elif text.startswith("outcome unknown: given up by an operator"):
-            if not any(verb == "cancel" and asked == name for _, verb, asked, _ in self._orders.values()):
+            again = "who had it sent again" in text
+            wanted = ("retry", name, component) if again else ("cancel", name, "")
+            if not any(order[1:] == wanted for order in self._orders.values()):
                 self._wrong(f"{name}: {component} was given up, and nobody asked for that")
         elif text.startswith("outcome unknown"):
             taken_up = max(build.loaded_at.values(), default=0.0)

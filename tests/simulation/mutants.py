@@ -35,7 +35,7 @@ from scheduler.journal.history import History
 from scheduler.journal.orders import Order
 from scheduler.journal.records import Position, encode_event
 from scheduler.limiter.byte_budget import ByteBudget
-from scheduler.plan import Phase, Plan, Request
+from scheduler.plan import Phase, Plan, Request, steering
 from scheduler.plan.attempts import Again, AttemptCounts
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.report import Report
@@ -361,6 +361,27 @@ def _one_id_for_all_attempts() -> list[Patch]:
     return [(Requests, "make", same)]
 
 
+def _attempts_given_up_without_a_word() -> list[Patch]:
+    """An attempt that an operator has given up is followed by another one, and the log is not told."""
+    decide = steering.retry_now
+
+    def silent(plan: Plan, vertex: int, why: str) -> list[Event]:
+        decide(plan, vertex, why)
+        return []
+
+    return [(steering, "retry_now", silent)]
+
+
+def _attempts_given_up_that_answer() -> list[Patch]:
+    """A component whose attempt was given up is completed by that."""
+    decide = steering.retry_now
+
+    def bold(plan: Plan, vertex: int, why: str) -> list[Event]:
+        return [plan.complete_with(vertex, {})] if plan.phases[vertex] is Phase.RUNNING else decide(plan, vertex, why)
+
+    return [(steering, "retry_now", bold)]
+
+
 def _retries_without_bound() -> list[Patch]:
     """A failed component is retried until it succeeds."""
     again = AttemptCounts.again
@@ -633,6 +654,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _accepted_too_early,
     _taken_for_stored,
     _blind_retry,
+    _attempts_given_up_without_a_word,
+    _attempts_given_up_that_answer,
     _no_compare_and_set,
     _no_fencing,
     _sending_after_an_error,

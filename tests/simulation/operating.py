@@ -91,6 +91,7 @@ def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], hea
     for _ in range(rng.choice((0, 1, 1, 2, 3, 5, 7))):
         build = largest if rng.random() < 0.6 else rng.choice(builds)
         orders += _orders(rng, build, min(heals_at, begin[build["id"]] + rng.uniform(0.0, 2.0)))
+    orders += _unstick(random.Random(f"unstick {seed}"), builds, begin)
     strikes = [
         Strike(max(0.0, order.at - 0.5), "crash at", rng.choice(ORDER_MOMENTS), rng.uniform(0.01, 3.0))
         for order in orders
@@ -106,6 +107,19 @@ def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], hea
         )
         strikes.append(Strike(at, "crash at", moment, rng.uniform(0.01, 1.0)))
     return Operating(rules, retries, tuple(orders), tuple(strikes))
+
+
+def _unstick(rng: random.Random, builds: tuple[JSON, ...], begin: Mapping[str, float]) -> list[Order]:
+    """Have attempts in flight given up, and other ones sent; of numbers of its own, too."""
+    orders: list[Order] = []
+    while rng.random() < 0.4 and len(orders) < 4:
+        build = rng.choice(builds)["id"]
+        after = rng.choice(("request left", "taken", "answers", "failed"))
+        state = "retrying" if after == "failed" else "running"
+        document: JSON = {"id": build, "now": True, "reason": "it hangs"}
+        at, pause = begin[build] + rng.uniform(0.0, 2.0), rng.choice((0.0, 0.01, rng.uniform(0.0, 2.0)))
+        orders.append(Order(at, "retry", build, document, state, after, rng.choice((1, 1, 2, 4)), pause))
+    return orders
 
 
 def spoil(seed: int, manners: Manners) -> Manners:

@@ -125,7 +125,7 @@ async def tick(seconds: float = 0.0) -> None:
     await wait_all_tasks_blocked()
 
 
-ORDERS = ("pause", "resume", "cancel", "cancel now", "retry", "supply", "extend", "limit")
+ORDERS = ("pause", "resume", "cancel", "cancel now", "retry", "retry now", "supply", "extend", "limit")
 
 
 def attempts_of(world: World) -> list[str]:
@@ -145,6 +145,8 @@ async def steer(run: Run, order: str, vertex: int) -> None:
                 await wheel.cancel(now=order == "cancel now", reason="")
             case "retry":
                 await wheel.retry(vertex if vertex % 2 else None)
+            case "retry now":
+                await wheel.retry_now(vertex, reason="")
             case "supply":
                 await wheel.supply(vertex, {"out": 1})
             case "extend":

@@ -41,6 +41,13 @@ from scheduler.journal.events import (
 )
 from scheduler.plan import Phase
 
+
+async def answer_badly(run: Run, name: str) -> None:
+    """An attempt in flight is answered with an error."""
+    run.world.cloud.answer(name, Reply("errored", fields={"error": "busy"}))
+    await wait_all_tasks_blocked()
+
+
 # ---- retries
 
 
@@ -265,6 +272,127 @@ async def test_cancelled_now_it_gives_up(autojump_clock: MockClock) -> None:
 
 
 # ---- retry and supply
+
+
+async def test_an_attempt_is_given_up_and_another_one_is_sent(autojump_clock: MockClock) -> None:
+    """Under another id, at once; what depends on it begins when that is answered."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("abc", [("a", "b")]))
+        await run.start(nursery)
+        said = await steering_of(run).retry_now(0, reason="")
+        assert said == ("gave up on attempt 1 of a; it is sent again now", 1)
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["a", "c", "a"]
+        assert len(set(attempts(world, "a"))) == 2
+        for name in "acb":
+            world.cloud.answer(name)
+            await tick()
+        assert states(run.done) == dict.fromkeys("abc", "completed")
+        run.check_end()
+
+
+async def test_a_late_success_of_an_attempt_given_up_counts_for_the_next_one(
+    autojump_clock: MockClock,
+) -> None:
+    """What the first one has made is there: the second need not be answered."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("a", []))
+        await run.start(nursery)
+        await steering_of(run).retry_now(0, reason="")
+        await wait_all_tasks_blocked()
+        first, body = world.cloud.requests[0]
+        assert len(world.cloud.requests) == 2
+        world.cloud.say(first, {**body}, Reply(via="reply"))
+        await tick()
+        assert states(run.done) == {"a": "completed"}
+        run.check_end()
+
+
+async def test_an_attempt_given_up_in_a_paused_build_is_followed_after_the_pause(
+    autojump_clock: MockClock,
+) -> None:
+    """Nothing new is sent while it is paused; a late success ends the wait all the same."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("ab", []))
+        await run.start(nursery)
+        await steering_of(run).pause()
+        assert "when the build is resumed" in (await steering_of(run).retry_now(0, reason=""))[0]
+        assert "when the build is resumed" in (await steering_of(run).retry_now(1, reason=""))[0]
+        await tick(100)
+        assert world.cloud.asked == ["a", "b"]
+        first, body = world.cloud.requests[0]
+        world.cloud.say(first, {**body}, Reply(via="reply"))
+        await tick()
+        assert run.plan.phases[0] is Phase.COMPLETED
+        await steering_of(run).resume()
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["a", "b", "b"]
+        world.cloud.answer("b")
+        await tick()
+        assert states(run.done) == {"a": "completed", "b": "completed"}
+        run.check_end()
+
+
+async def test_what_waits_for_its_next_attempt_is_sent_at_once(autojump_clock: MockClock) -> None:
+    """It has all its attempts again, and all the time for them."""
+    rule = {"attempts": 2, "backoff": 1_000, "total_timeout": 3_000}
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document([change("a", _retry=rule)]))
+        await run.start(nursery)
+        await answer_badly(run, "a")
+        assert run.plan.phases[0] is Phase.RETRYING
+        said = await steering_of(run).retry_now(0, reason="")
+        assert said == ("a does not wait any longer; it is sent again now", 1)
+        await wait_all_tasks_blocked()
+        assert len(world.cloud.requests) == 2
+        await answer_badly(run, "a")
+        assert run.plan.phases[0] is Phase.RETRYING
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_hung_component_is_unstuck_in_a_build_that_drains(autojump_clock: MockClock) -> None:
+    """The build continues without what failed, as with any retry."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("abcd", [("a", "c"), ("b", "d")]))
+        await run.start(nursery)
+        await answer_badly(run, "a")
+        assert run.plan.state.halted
+        await steering_of(run).retry_now(1, reason="it hangs")
+        await wait_all_tasks_blocked()
+        for name in "bd":
+            world.cloud.answer(name)
+            await tick()
+        assert states(run.done) == {"a": "errored", "b": "completed", "c": "waiting", "d": "completed"}
+        run.check_end()
+
+
+async def test_an_attempt_of_an_earlier_process_is_given_up(autojump_clock: MockClock) -> None:
+    """One that is awaited here, and was sent there."""
+    value = document([change("a", _state="running"), change("b")], [("a", "b")])
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, value, resumed=True)
+        await run.start(nursery)
+        assert world.cloud.asked == []
+        await steering_of(run).retry_now(0, reason="")
+        await wait_all_tasks_blocked()
+        assert world.cloud.asked == ["a"]
+        for name in "ab":
+            world.cloud.answer(name)
+            await tick()
+        assert states(run.done) == {"a": "completed", "b": "completed"}
+        run.check_end()
+
+
+async def test_what_nobody_received_is_sent_again_at_once(autojump_clock: MockClock) -> None:
+    """A request that waits for a connector is no longer tried under its first id."""
+    async with open_world(cloud=False) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("a", []))
+        await run.start(nursery)
+        await tick(1)
+        await steering_of(run).retry_now(0, reason="")
+        await tick(100)
+        assert "no connector is subscribed" in run.done["changes"][0]["error"]
+        run.check_end()
 
 
 async def test_a_build_that_drains_goes_on_when_it_is_retried(autojump_clock: MockClock) -> None:
