@@ -377,7 +377,9 @@ def _attempts_given_up_that_answer() -> list[Patch]:
     decide = steering.retry_now
 
     def bold(plan: Plan, vertex: int, why: str) -> list[Event]:
-        return [plan.complete_with(vertex, {})] if plan.phases[vertex] is Phase.RUNNING else decide(plan, vertex, why)
+        if plan.phases[vertex] is not Phase.RUNNING:
+            return decide(plan, vertex, why)
+        return [plan.complete_with(vertex, {})]
 
     return [(steering, "retry_now", bold)]
 
@@ -654,8 +656,6 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _accepted_too_early,
     _taken_for_stored,
     _blind_retry,
-    _attempts_given_up_without_a_word,
-    _attempts_given_up_that_answer,
     _no_compare_and_set,
     _no_fencing,
     _sending_after_an_error,
@@ -676,6 +676,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _reported_without_knowing,
     _unknown_appends_fail_the_build,
     _one_id_for_all_attempts,
+    _attempts_given_up_without_a_word,
+    _attempts_given_up_that_answer,
     _retries_without_bound,
     _retried_against_advice,
     _pauses_that_do_not_hold,

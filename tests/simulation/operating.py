@@ -112,12 +112,12 @@ def operate(seed: int, builds: tuple[JSON, ...], begin: Mapping[str, float], hea
 def _unstick(rng: random.Random, builds: tuple[JSON, ...], begin: Mapping[str, float]) -> list[Order]:
     """Have attempts in flight given up, and other ones sent; of numbers of its own, too."""
     orders: list[Order] = []
-    while rng.random() < 0.4 and len(orders) < 4:
+    while rng.random() < 0.7 and len(orders) < 4:
         build = rng.choice(builds)["id"]
         after = rng.choice(("request left", "taken", "answers", "failed"))
         state = "retrying" if after == "failed" else "running"
         document: JSON = {"id": build, "now": True, "reason": "it hangs"}
-        at, pause = begin[build] + rng.uniform(0.0, 2.0), rng.choice((0.0, 0.01, rng.uniform(0.0, 2.0)))
+        at, pause = begin[build] + rng.uniform(0.0, 2.0), rng.choice((0.0, 0.01, rng.uniform(0.0, 0.3)))
         orders.append(Order(at, "retry", build, document, state, after, rng.choice((1, 1, 2, 4)), pause))
     return orders
 

@@ -31,6 +31,7 @@ WANTED = (
     *("killed", "lost", "dies", "replies lost", "request unheard", "report left"),
     *("several events in a record", "taken up a second time", "late success kept", "fenced"),
     *("timed out", "failed by a connector", "nobody listened", "outcome unknown"),
+    "given up for another attempt",
     *("read back another's record", "sent again by another process", "sent again by the same process"),
     "answered ('accepted', '')",
     "answered ('rejected', 'running')",
@@ -64,6 +65,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         met["failed by a connector"] += error.endswith("cannot")
         met["nobody listened"] += error.startswith("no connector")
         met["outcome unknown"] += error.startswith("outcome unknown")
+        met["given up for another attempt"] += error.endswith("who had it sent again: it hangs")
         met["late success kept"] += "adoptable" in body
         met["tried once, by its connector's word"] += error.endswith("not retryable)")
         met["out of attempts"] += " (after " in error and error.endswith(" attempts)")
@@ -76,7 +78,10 @@ def _of_a_log(record: Record) -> Counter[str]:
             met["a second run"] += event.run == 2
             met["a third run"] += event.run == 3
             met["a late success adopted"] += any(
-                isinstance(other, Settled) and other.component in event.components for other in record.events
+                isinstance(other, Settled)
+                and other.component in event.components
+                and other.body["_state"] == "completed"
+                for other in record.events
             )
     return met
 
