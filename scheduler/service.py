@@ -18,6 +18,7 @@ from scheduler.config import Settings
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.parts import Parts
+from scheduler.control.subscribers import Subscribers
 from scheduler.dispatch.connectors import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
@@ -252,6 +253,7 @@ class Service:
             kept=self.persistence.kept,
             most_bytes=lambda: self._asked.max_payload,
             executor=self._executor,
+            subscribers=Subscribers(self._asked),
         )
         control = Control(self._asked, parts)
         async with open_background() as background:

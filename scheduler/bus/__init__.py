@@ -165,10 +165,13 @@ class Bus(Protocol):
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Call ``handler()`` whenever a connection was established; it must not block or raise."""
 
-    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
+    def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:
         """Call ``handler(subject)`` when the server refuses a publish for lack of permission.
 
         It returns true where that reaches the publisher.
+
+        Returns:
+            Function that removes the handler; to be called once.
         """
 
 

@@ -6,6 +6,7 @@ them empties the outbox while it is up, calls the handlers, and reports refusals
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import trio
 
@@ -147,9 +148,10 @@ class Endpoint(ABC):
         self._check_open()
         await self._reach(self.outbox.put_barrier())
 
-    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
+    def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:
         """Add a handler, as in the port."""
         self._on_refused.append(handler)
+        return partial(self._on_refused.remove, handler)
 
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Add a handler, as in the port."""
@@ -189,7 +191,7 @@ class Endpoint(ABC):
         """Note that the server refuses a ``publish`` or ``subscription``."""
         if what == "publish":
             told = "max_payload" not in words and self.inbox.refuse(subject)
-            for handler in self._on_refused:
+            for handler in tuple(self._on_refused):
                 try:
                     told = handler(subject) is True or told
                 except Exception:  # noqa: BLE001 - logged

@@ -65,8 +65,12 @@ async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[st
             send.send_nowait(None)
         return subject == SUBJECT
 
-    bus.on_refused(refused)
-    subscription = await bus.subscribe(inbox, send.send_nowait)
+    forget = bus.on_refused(refused)
+    try:
+        subscription = await bus.subscribe(inbox, send.send_nowait)
+    except BaseException:
+        forget()
+        raise
     try:
         bus.publish(SUBJECT, body, reply=inbox)
         patience = deadline
@@ -83,6 +87,7 @@ async def _ask(bus: Bus, body: bytes, deadline: float, quiet: float) -> tuple[st
                 raise BusError(f"the broker does not list subscribers: it has no service on {SUBJECT}")
             patience = quiet
     finally:
+        forget()
         with trio.CancelScope(shield=True):
             await subscription.unsubscribe()
     if not answers:

@@ -123,6 +123,11 @@ class EtaEstimator:
             self._known[plan] = known
         return known
 
+    def usual(self, subject: str) -> float | None:
+        """Return the seconds that a request usually takes; None where that is unknown."""
+        known = self._durations.known(subject)
+        return None if known is None else known[0]
+
     async def preview(self, prepared: Prepared) -> dict[str, Any]:
         """Return the document of `scheduler.forecast.preview.Preview` for a build, from its beginning."""
         job = partial(preview, prepared, self._durations, self._rules, cap=self._cap)

@@ -13,6 +13,7 @@ from scheduler.control.previews import Previews
 from scheduler.control.report_reader import ReportReader
 from scheduler.control.report_sources import source_of
 from scheduler.control.reports import Reports
+from scheduler.control.subscribers import Subscribers
 from scheduler.dispatch.slots import Slots
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
@@ -43,6 +44,10 @@ class Parts:
     most_bytes: Callable[[], int]
     """Returns the most bytes of an answer that the broker takes now."""
     executor: Executor
+    usual: Callable[[str], float | None]
+    """Returns the seconds that a request of a subject usually takes; None where that is unknown."""
+    subscribers: Subscribers | None = None
+    """Tells who subscribes to what; None where nobody can be asked."""
     kept: KeptReports | None = None
     """Last reports of builds that have ended, where no store has any."""
 
@@ -60,6 +65,7 @@ class Parts:
         kept: KeptReports | None = None,
         most_bytes: Callable[[], int] = lambda: _MOST_BYTES,
         executor: Executor | None = None,
+        subscribers: Subscribers | None = None,
     ) -> "Parts":
         """Make the parts for the builds of a roster."""
         builds = BuildFinder(roster, store.name, reopener, replayer)
@@ -78,6 +84,8 @@ class Parts:
             Previews(eta),
             most_bytes,
             executor,
+            eta.usual,
+            subscribers,
             kept,
         )
 

@@ -13,6 +13,7 @@ from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.pace import paced
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervision.explainer import Explainer, Seen, interruptions, summary
+from scheduler.supervision.reasons import Knowledge
 
 QUERIES: Final[Verbs[Parts]] = Verbs()
 
@@ -82,11 +83,13 @@ def _limits(parts: Parts, seen: Seen) -> list[Document]:
 async def explain(parts: Parts, request: verbs.Why) -> verbs.Reasons:
     """Explain what a build or one of its components waits for."""
     seen = await parts.builds.find(request.id)
-    explainer = Explainer(seen, parts.slots, parts.store)
-    if request.component is None:
-        reasons, more = explainer.build()
-    else:
-        reasons, more = [explainer.component(vertex_of(seen.plan, request.component))], 0
+    vertex = None if request.component is None else vertex_of(seen.plan, request.component)
+    knowledge = Knowledge(parts.usual)
+    subjects = Explainer(seen, parts.slots, parts.store).subjects(vertex)
+    if parts.subscribers is not None and subjects:
+        knowledge = Knowledge(parts.usual, await parts.subscribers.among(subjects))
+    explainer = Explainer(seen, parts.slots, parts.store, knowledge)
+    reasons, more = explainer.build() if vertex is None else ([explainer.component(vertex)], 0)
     return verbs.Reasons(id=seen.plan.build.id, status=seen.status, reasons=reasons, more=more)
 
 

@@ -72,6 +72,9 @@ class Exchange(Protocol):
     def last_gap(self, request: Request) -> int:
         """Return the connection before which a reply to it may have been missed; 0: none was."""
 
+    def time_left(self, call: "Call") -> float | None:
+        """Return the seconds until an attempt times out; None where its clock does not run."""
+
     def time_out(self, call: "Call") -> None:
         """Fail a call whose time has passed."""
 
@@ -280,6 +283,11 @@ class Call:
         if self.answer is not None or self.backing_off or self.outgoing is None:
             return False
         return 0 < self.outgoing.generation < self._exchange.connection
+
+    @property
+    def time_left(self) -> float | None:
+        """Seconds until it times out; None where its clock does not run."""
+        return self._exchange.time_left(self)
 
     @property
     def expired(self) -> bool:

@@ -188,6 +188,11 @@ class Sending:
             self._timers.cancel(call.timer)
             self.arm(call, left + seconds)
 
+    def time_left(self, call: Call) -> float | None:
+        """Return the seconds until an attempt times out; None where its clock does not run."""
+        timer = call.timer
+        return None if timer is None or timer.cancelled else max(0.0, timer.due - self._timers.now())
+
     def expire(self, call: Call) -> None:
         """Handle a call whose time has passed in its build's turn, like a reply."""
         self._dispatcher.take(call.request.build, self._expire, call)

@@ -285,6 +285,8 @@ def show_reasons(console: Console, answer: Answer) -> None:
         console.print(Text("Nothing is waiting."))
     for reason in reasons:
         console.print(_reason(reason), soft_wrap=not console.is_terminal)
+        for cure in reason.get("cures") or ():
+            console.print(Text(f"  {printable(text(cure))}", style="yellow"), soft_wrap=True)
     more = whole(answer.get("more"))
     if more:
         console.print(
@@ -304,7 +306,9 @@ def _reason(reason: Answer) -> Text:
     if component:
         state = printable(text(reason.get("state")))
         line.append(component, style="bold")
-        beside = [part for part in (state, "" if lasts is None else f"for {seconds(lasts)}") if part]
+        # Of an attempt in flight the text says how long ago it was sent.
+        told = lasts is None or reason.get("connector") in {"gone", "silent"}
+        beside = [part for part in (state, "" if told else f"for {seconds(lasts or 0.0)}") if part]
         line.append(f" ({' '.join(beside)}): " if beside else ": ", style="dim")
     line.append(said)
     if not component and lasts is not None:
@@ -321,6 +325,6 @@ def _cure(reason: Answer) -> str:
     of = f" of {subject}" if subject else ""
     if reason.get("connector") == "none":
         return f"start a connector{of}"
-    if reason.get("connector") == "silent":
-        return f"check the connector{of}, or give it more time with `scheduler extend`"
+    if reason.get("connector") == "gone":
+        return "start it again; what it has lost can be sent again"
     return ""

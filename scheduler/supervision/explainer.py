@@ -1,9 +1,9 @@
 """Explains how builds stand, and what they wait for. It changes nothing."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.template import Laborious
@@ -13,6 +13,8 @@ from scheduler.journal.timings import Timings
 from scheduler.plan import Phase, Plan
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.supervision.attempts import Attempts
+from scheduler.supervision.reasons import Knowledge, Reason, command
 from scheduler.text import agreeing, doing, seconds
 from scheduler.walk import Walk
 
@@ -21,6 +23,7 @@ Document = dict[str, Any]
 _SHOWN = 20
 """Ids in a list for people, and reasons why a build waits."""
 _MOST_NEEDS = 1_000
+_NOTHING_MORE = Knowledge()
 
 
 @define
@@ -131,16 +134,6 @@ def interruptions(seen: Seen) -> Document:
     }
 
 
-@frozen
-class Reason:
-    """Reason why a build or a component waits."""
-
-    text: str
-    since: float | None = None
-    """Beginning of the wait, seconds since 1970."""
-    more: Mapping[str, Any] = {}
-
-
 class Explainer:
     """Explains why the components of one build are where they are.
 
@@ -148,10 +141,12 @@ class Explainer:
         seen: the build.
         slots: know which components wait for which limit.
         store: store that all of them may wait for.
+        knowledge: what is known of requests beside the build.
     """
 
-    def __init__(self, seen: Seen, slots: Slots, store: Store) -> None:
+    def __init__(self, seen: Seen, slots: Slots, store: Store, knowledge: Knowledge = _NOTHING_MORE) -> None:
         self._seen = seen
+        self._attempts = Attempts(seen.plan, seen.timings, seen.walk, knowledge)
         self._plan = seen.plan
         self._slots = slots
         self._store = store
@@ -172,6 +167,17 @@ class Explainer:
         reasons += [self.component(vertex) for vertex in failed[: _SHOWN // 2]]
         reasons += [self._group(subject, vertices) for subject, vertices in running[: _SHOWN // 2]]
         return reasons, max(0, len(failed) - _SHOWN // 2) + max(0, len(running) - _SHOWN // 2)
+
+    def subjects(self, vertex: Vertex | None) -> list[str]:
+        """Return the subjects of what is in flight, of which it matters whether anybody subscribes to them.
+
+        Args:
+            vertex: the component that is asked about; None for the build.
+        """
+        if vertex is None:
+            return [subject for subject, _ in self._by_subject()[: _SHOWN // 2]]
+        call = None if self._seen.walk is None else self._seen.walk.call_of(vertex)
+        return [] if call is None else [call.request.subject]
 
     def _by_subject(self) -> list[tuple[str, list[Vertex]]]:
         """Group the components in flight by subject, the longest in flight first."""
@@ -229,13 +235,14 @@ class Explainer:
                 return Reason(
                     f"it has failed: {plan.texts.masked(plan.error(vertex) or '', 4_000)}",
                     timings.ended(vertex),
+                    cures=[command("retry", plan.build.id, plan.graph.ids[vertex])],
                 )
             case Phase.SKIPPED:
                 return self._skipped(vertex)
             case Phase.STARTING:
                 return Reason("its start is being persisted", timings.due(vertex))
             case Phase.RUNNING:
-                return self._running(vertex)
+                return self._attempts.reason(vertex)
             case Phase.RETRYING:
                 return self._retrying(vertex)
             case _:
@@ -252,22 +259,6 @@ class Explainer:
             f"it is left out, since {_listed(shown, len(failed))} failed", None, {"waits_for": shown}
         )
 
-    def _running(self, vertex: Vertex) -> Reason:
-        walk, timings = self._seen.walk, self._seen.timings
-        sent = timings.sent(vertex)
-        call = None if walk is None else walk.call_of(vertex)
-        subject = self._plan.requests.subject(vertex) if call is None else call.request.subject
-        more = {"subject": subject, "attempt": self._plan.attempt(vertex)}
-        if call is not None and call.unheard_of:
-            text = f"no connector is subscribed to {subject}"
-            return Reason(text, sent, {**more, "connector": "none"})
-        if call is not None and call.outgoing is not None and not call.outgoing.generation:
-            return Reason("its request waits for the connection to the broker", sent, more)
-        text = f"it waits for its connector to answer on {subject}"
-        if call is not None and (missed := call.maybe_missed):
-            text += f"; {missed}: check whether it was done, then skip it (with what was returned)"
-        return Reason(text, sent, {**more, "connector": "silent"})
-
     def _retrying(self, vertex: Vertex) -> Reason:
         walk, timings = self._seen.walk, self._seen.timings
         left = None if walk is None else walk.retry_in(vertex)
@@ -278,8 +269,12 @@ class Explainer:
         if self._plan.state.paused:
             text = f"the build is paused; {text}"
         failed = timings.failed(vertex)
+        build, component = self._plan.build.id, self._plan.graph.ids[vertex]
         return Reason(
-            text, failed[-1].failed if failed else None, {"subject": self._plan.requests.subject(vertex)}
+            text,
+            failed[-1].failed if failed else None,
+            {"subject": self._plan.requests.subject(vertex)},
+            [] if self._plan.state.paused else [command("retry", build, component, "--now")],
         )
 
     def _waiting(self, vertex: Vertex) -> Reason:
@@ -317,6 +312,8 @@ class Explainer:
         if reason.since is not None:
             now = self._seen.timings.clock()
             document |= {"since": reason.since, "seconds": round(max(0.0, now - reason.since), 3)}
+        if reason.cures:
+            document["cures"] = list(reason.cures)
         return document | dict(reason.more)
 
 

@@ -474,7 +474,8 @@ def test_why_is_said_in_sentences(scheduler: FakeScheduler, capsys: Captured) ->
     """Each reason is a line with its component, since when, the scheduler's text, and a cure."""
     reasons = [
         {"component": "vpc::a", "state": "running", "seconds": 75.0, "text": "no answer yet",
-         "subject": "vpc.create.aws", "connector": "silent"},
+         "subject": "vpc.create.aws", "connector": "gone",
+         "cures": ["scheduler retry b vpc::a --now\x1b"]},
         {"component": "vpc::b", "state": "waiting", "seconds": 5.0, "text": "waits\x1b for vpc::a"},
         {"text": "it is paused", "seconds": 2.0},
         {"component": "vpc::c", "text": "nobody", "subject": "vpc.find.aws", "connector": "none"},
@@ -483,10 +484,8 @@ def test_why_is_said_in_sentences(scheduler: FakeScheduler, capsys: Captured) ->
     assert cli.main(["why", BUILD]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{BUILD} is running",
-        (
-            "vpc::a (running for 1m15s): no answer yet; check the connector of vpc.create.aws,"
-            " or give it more time with `scheduler extend`"
-        ),
+        "vpc::a (running): no answer yet; start it again; what it has lost can be sent again",
+        "  scheduler retry b vpc::a --now\\x1b",
         "vpc::b (waiting for 5.0s): waits\\x1b for vpc::a",
         "it is paused (for 2.0s)",
         "vpc::c: nobody; start a connector of vpc.find.aws",

@@ -96,6 +96,28 @@ async def test_tried_again_while_the_build_drains() -> None:
         assert await refused(site, "retry") == ("conflict", "no component has failed")
 
 
+async def test_given_up_and_sent_again() -> None:
+    """One component, whose attempt hangs; the answer says so, and so does the history."""
+    async with running() as site:
+        assert await refused(site, "retry", now=True) == (
+            "invalid",
+            "now: with one component, whose attempt is given up",
+        )
+        answer = await ask(site, "retry", component="a", now=True, reason="it hangs", by="ann")
+        assert answer == {
+            "id": "b1",
+            "status": "running",
+            "text": "gave up on attempt 1 of a; it is sent again now",
+            "components": 1,
+        }
+        await wait_all_tasks_blocked()
+        assert site.cloud.asked == ["a", "a"]
+        assert (await found(site, "a"))["attempt"] == 2
+        [order] = (await ask(site, "history"))["orders"]
+        assert (order["verb"], order["component"], order["reason"]) == ("retry", "a", "it hangs")
+        assert (await refused(site, "retry", component="b", now=True))[0] == "conflict"
+
+
 async def test_skipped_with_an_output() -> None:
     """It is completed with that, now or when it is due."""
     async with running(document("abc", pairwise("abc"))) as site:

@@ -145,7 +145,7 @@ async def test_nothing_that_a_schema_accepts_is_an_internal_error(data: st.DataO
             if not answer.headers:
                 assert Checker(json_schema(VERBS[name].request.answer)).fits(answer.body)
             elif answer.code == "invalid":
-                said = ("build: ", "limits: ", "seconds: above 0", "from: instead of")
+                said = ("build: ", "limits: ", "seconds: above 0", "from: instead of", "now: with one")
                 assert answer.text.startswith(said), value
             else:
                 assert answer.code in {"unknown", "conflict", "unavailable"}, value

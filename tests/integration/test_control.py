@@ -207,6 +207,35 @@ def test_a_component_is_tried_again_under_ids_of_its_own(desk: Desk) -> None:
     assert len(desk.attempts(document, "net::1")) == 3
 
 
+@pytest.mark.parametrize("killed", [False, True], ids=["at once", "across a kill"])
+def test_an_attempt_that_hangs_is_given_up_for_another(
+    open_desk: Callable[..., Desk], *, killed: bool
+) -> None:
+    """The second one completes it, under an id of its own; what was in flight beside it is not touched."""
+    desk = open_desk()
+    behaviour = {"attempts": [[{"hold": "never"}], [{"hold": "again"}]]}
+    document = build(
+        component("vpc::1", behaviour=behaviour),
+        held("disk::1", "again"),
+        component("net::1"),
+        edges="vpc::1 net::1",
+    )
+    desk.submitter.accepted(document)
+    desk.connectors.await_requests(document["id"], "vpc::1", "disk::1")
+    said = desk.command("retry", document["id"], "vpc::1", "--now", "--reason", "it hangs")
+    assert (said.code, said.errors) == (0, "")
+    assert "gave up on attempt 1 of vpc::1; it is sent again now" in said.output
+    eventually(lambda: len(desk.attempts(document, "vpc::1")) == 2)
+    if killed:
+        desk.restart()
+    desk.connectors.release("again")
+    desk.submitter.done(document)
+    assert [one.rpartition("/")[2] for one in desk.attempts(document, "vpc::1")] == ["1", "2"]
+    assert len(desk.attempts(document, "disk::1")) == 1
+    told = desk.command("history", document["id"]).output.splitlines()
+    assert told[1].endswith("it hangs")
+
+
 def test_a_build_goes_on_without_what_failed(desk: Desk) -> None:
     """With on_error continue: independent branches end, dependents are left out, one report, an error."""
     document = build(

@@ -23,6 +23,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import StoreUnavailable
 from scheduler.supervision.explainer import component, summary
+from scheduler.supervision.reasons import Knowledge
 
 # ---- a component
 
@@ -82,7 +83,8 @@ async def test_a_connector_that_does_not_answer(autojump_clock: MockClock) -> No
         await patient.start(nursery)
         await trio.sleep(90)
         assert patient.why("a") == {
-            "text": "it waits for its connector to answer on vpc.create.aws",
+            "text": "sent 1m30s ago: it waits for its connector to answer on vpc.create.aws; it times out in"
+            " 58m30s",
             "component": "a",
             "state": "running",
             "since": DAY,
@@ -90,7 +92,64 @@ async def test_a_connector_that_does_not_answer(autojump_clock: MockClock) -> No
             "subject": "vpc.create.aws",
             "attempt": 1,
             "connector": "silent",
+            "timeout": 3510.0,
+            "cures": ["scheduler retry b1 a --now", "scheduler skip b1 a --output @FILE"],
         }
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_usual_is_told(autojump_clock: MockClock) -> None:
+    """What takes no longer needs no cure; what takes much longer does."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        patient.knowledge = Knowledge({"vpc.create.aws": 7.0}.get, {"vpc.create.aws": True})
+        await patient.start(nursery)
+        await trio.sleep(15)
+        why = patient.why("a")
+        assert why["text"].startswith("sent 15.0s ago, usually 7.0s: it waits for its connector to answer")
+        assert (why["usual"], why["connector"], why.get("cures")) == (7.0, "silent", None)
+        await trio.sleep(225)
+        why = patient.why("a")
+        assert why["text"].startswith("sent 4m00s ago, usually 7.0s: it waits for its connector")
+        assert why["cures"][0] == "scheduler retry b1 a --now"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connector_that_has_gone(autojump_clock: MockClock) -> None:
+    """It had the request, and nobody subscribes now: said at once, with what helps."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        patient.knowledge = Knowledge(subscribed={"vpc.create.aws": False})
+        await patient.start(nursery)
+        await trio.sleep(1)
+        why = patient.why("a")
+        assert why["text"].startswith(
+            "sent 1.0s ago: nobody is seen to subscribe to vpc.create.aws now: its connector may have ended"
+        )
+        assert why["connector"] == "gone"
+        assert why["cures"][0] == "scheduler retry b1 a --now"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_about_to_time_out_can_be_given_more_time(autojump_clock: MockClock) -> None:
+    """That is proposed when little of its time is left."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([change("a", _timeout=700)]))
+        await patient.start(nursery)
+        await trio.sleep(99)
+        assert not any("extend" in cure for cure in patient.why("a")["cures"])
+        await trio.sleep(2)
+        assert "scheduler extend b1 a 1h" in patient.why("a")["cures"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_proposed_command_can_be_given_to_a_shell(autojump_clock: MockClock) -> None:
+    """Ids that a shell would take apart are quoted."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([change("a b")]))
+        await patient.start(nursery)
+        await patient.fail("a b")
+        assert patient.why("a b")["cures"] == ["scheduler retry b1 'a b'"]
         nursery.cancel_scope.cancel()
 
 
@@ -291,9 +350,9 @@ async def test_a_reply_that_may_have_been_missed() -> None:
         listener.deaf = True
         world.bus.disconnect()
         world.bus.reconnect()
-        assert patient.why("a")["text"] == (
-            "it waits for its connector to answer on vpc.create.aws; it may have been answered while the"
-            " broker was away: check whether it was done, then skip it (with what was returned)"
+        assert patient.why("a")["text"].endswith(
+            "; it may have been answered while the broker was away: check whether it was done, then skip it"
+            " (with what was returned)"
         )
         nursery.cancel_scope.cancel()
 
@@ -307,10 +366,8 @@ async def test_thousands_in_flight_are_a_few_reasons() -> None:
         reasons, more = patient.doctor.build()
         assert (len(reasons), more) == (10, 3)
         assert {reason["components"] for reason in reasons} == {30}
-        assert reasons[0]["text"] == (
-            f"it waits for its connector to answer on {reasons[0]['subject']}; "
-            f"so do 29 more on {reasons[0]['subject']}, sent later"
-        )
+        assert f": it waits for its connector to answer on {reasons[0]['subject']}; " in reasons[0]["text"]
+        assert reasons[0]["text"].endswith(f"; so do 29 more on {reasons[0]['subject']}, sent later")
         nursery.cancel_scope.cancel()
 
 

@@ -8,6 +8,7 @@ from trio.testing import wait_all_tasks_blocked
 from scheduler.journal.timings import Timings
 from scheduler.supervision.explainer import Explainer, Seen
 from scheduler.supervision.feed import Feed, Track
+from scheduler.supervision.reasons import Knowledge
 from scheduler.walk import Steering, Walk
 from support.fakes import (
     JSON,
@@ -34,6 +35,7 @@ class Patient:
         self.walk = Walk(self.plan, world.connectors, world.store, world.slots, self.track)
         world.slots.open(self.plan, self.plan.state.rules)
         self.seen = Seen(self.plan, self.timings, self.walk, revision=self.track.revision)
+        self.knowledge = Knowledge()
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Start it and let it get as far as it gets."""
@@ -56,7 +58,7 @@ class Patient:
 
     @property
     def doctor(self) -> Explainer:
-        return Explainer(self.seen, self.world.slots, self.world.store)
+        return Explainer(self.seen, self.world.slots, self.world.store, self.knowledge)
 
     def why(self, name: str) -> JSON:
         """Why a component is where it is."""
