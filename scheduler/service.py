@@ -110,6 +110,7 @@ class Service:
             bus,
             Timers(bus, lambda: store.available, self.roster.note_outage),
             timeouts=settings.timeout_for,
+            heartbeats=settings.heartbeat_for,
             start_timeout=settings.start_timeout,
             limits=settings.limits,
             listener=listener,
@@ -119,6 +120,7 @@ class Service:
             capture=self.persistence.capture,
             on_stray=self.persistence.on_stray,
             sender_of=self.roster.sender_of,
+            on_beat=self.roster.note_beat,
         )
         self.slots = Slots(
             settings.rules,
@@ -203,6 +205,9 @@ class Service:
             await background.start(self.connectors.timers.run)
             background.start_soon(self.connectors.dispatcher.run)
             background.start_soon(self.connectors.hearing.run)
+            background.start_soon(self.connectors.beats.run)
+            background.start_soon(self.connectors.cancelling.run)
+            background.start_soon(self.connectors.returned.run)
             background.start_soon(self.slots.run)
             await self.connectors.listen()
             yield
@@ -214,6 +219,7 @@ class Service:
         feed = Feed(self._bus)
         async with open_background() as background:
             background.start_soon(feed.run)
+            background.start_soon(feed.beats.run)
             background.start_soon(_log_long_waits, roster)
             runner = Runner(
                 background,

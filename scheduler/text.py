@@ -62,6 +62,12 @@ def seconds(value: float) -> str:
     return f"{minutes // 60}h{minutes % 60:02}m"
 
 
+def so_far(progress: float | None, message: str) -> str:
+    """Return what a connector says of its work, on one line: ``40 %, attaching``; empty for nothing."""
+    share = "" if progress is None else f"{progress * 100:.0f} %"
+    return ", ".join(filter(None, (share, printable(message))))
+
+
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION: Final = re.compile(
     "".join(rf"(?:(?P<{unit}>[0-9]+(?:\.[0-9]+)?){unit}\s*)?" for unit in _UNITS), re.ASCII

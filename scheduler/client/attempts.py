@@ -1,11 +1,14 @@
 """Attempts that a display shows: running ones, those to be repeated, and the slowest."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
+from scheduler.client.lenient import number, objects, text
 from scheduler.client.timeline import Span
+from scheduler.text import so_far
 
 SLOWEST = 10
 """Largest number of slowest components to keep."""
@@ -18,6 +21,8 @@ class Running:
     component: str
     since: float
     """Time at which it was sent, our clock, seconds."""
+    note: str = ""
+    """Last word of its connector: how far it is."""
 
 
 @frozen
@@ -30,6 +35,20 @@ class Failing:
     at: float | None
     """Time of the next attempt, our clock, seconds."""
     error: str
+
+
+def note_beats(running: dict[str, Running], beats: Any) -> None:
+    """Note what connectors say of running components, by the ``beats`` of a message."""
+    for one in objects(beats):
+        component = text(one.get("component"))
+        if component in running:
+            running[component] = evolve(running[component], note=read_note(one))
+
+
+def read_note(one: Mapping[str, Any]) -> str:
+    """Read what the connector of a component says of it."""
+    progress = number(one.get("progress"))
+    return so_far(None if progress is None else min(max(progress, 0.0), 1.0), text(one.get("message")))
 
 
 class Slowest:

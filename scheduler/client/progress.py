@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest
+from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest, note_beats, read_note
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.orders import ToldOrder, read_event, read_order
 from scheduler.client.timeline import FINISHED, Span, read_timeline
@@ -133,9 +133,8 @@ class Progress:
         Known events are ignored. A gap before an event means that others were missed: the event counts all
         the same, and ``behind`` is set. Events that cannot be read are ignored too: a display must not fail.
         """
-        at = number(message.get("time"))
         self._note_source(text(message.get("source")))
-        known = self.sequence
+        at, known = number(message.get("time")), self.sequence
         news: list[News] = []
         events = message.get("events")
         for event in events if isinstance(events, list) else ():
@@ -146,6 +145,7 @@ class Progress:
                     news.append(item)
         if self.sequence > known:
             self._take_counts(message)
+        note_beats(self.running, message.get("beats"))
         return news
 
     def _note_source(self, source: str) -> None:
@@ -179,8 +179,8 @@ class Progress:
         # Their clock may be off; only the event's age when its message was written counts.
         moment = now - max(0.0, at - time) if at is not None and time is not None else now
         error = text(event.get("error"))
-        attempt, retry_in = whole(event.get("attempt"), 1), number(event.get("retry_in"))
-        took = number(event.get("seconds"))
+        attempt = whole(event.get("attempt"), 1)
+        retry_in, took = number(event.get("retry_in")), number(event.get("seconds"))
         self._move(component, state, moment, error)
         if state == "retrying":
             again = None if retry_in is None else moment + retry_in
@@ -196,12 +196,12 @@ class Progress:
         said = (text(event.get(name)) for name in ("component", "text", "reason", "error"))
         return News("", what, error=": ".join(filter(None, said)), event=event)
 
-    def _move(self, component: str, state: str, moment: float, error: str) -> None:
+    def _move(self, component: str, state: str, moment: float, error: str, note: str = "") -> None:
         self._states[component] = state
         self.running.pop(component, None)
         self.retrying.pop(component, None)
         if state == "running":
-            self.running[component] = Running(component, moment)
+            self.running[component] = Running(component, moment, note)
         if state == "errored":
             self.errors[component] = error or "failed"
         else:
@@ -243,7 +243,7 @@ class Progress:
 
         sent, ended, again = (number(one.get(name)) for name in ("sent", "ended", "retry_at"))
         error, attempt = text(one.get("error")), whole(one.get("attempt"), 1)
-        self._move(component, state, min(now, ours(sent)), error)
+        self._move(component, state, min(now, ours(sent)), error, read_note(one))
         if state == "retrying":
             self.retrying[component] = Failing(component, attempt, again and ours(again), error)
         took = max(0.0, ended - sent) if sent is not None and ended is not None else None

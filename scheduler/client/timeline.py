@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from attrs import frozen
 
 from scheduler.client.lenient import number, objects, text, texts, whole
+from scheduler.text import so_far
 
 SETTLED = frozenset({"completed", "errored", "skipped"})
 """Final states of a component."""
@@ -53,6 +54,8 @@ class Span:
     subject: str = ""
     attempt: int = 1
     error: str = ""
+    note: str = ""
+    """Last word of its connector, while it works."""
     before: tuple[Interval, ...] = ()
     """Attempts before the last one."""
     parts: tuple[tuple[Wait, Interval], ...] = ()
@@ -230,6 +233,7 @@ class _Reader:
             subject=text(one.get("subject")),
             attempt=whole(one.get("attempt"), 1),
             error=text(one.get("error")),
+            note=so_far(number(one.get("progress")), text(one.get("message"))),
             before=before,
             parts=parts,
         )

@@ -2,6 +2,7 @@
 
 from scheduler.config.reading import (
     parse_capture,
+    parse_heartbeats,
     parse_providers,
     parse_resend,
     parse_retry_rules,
@@ -27,6 +28,7 @@ __all__ = [
     "StoreName",
     "default_data_dir",
     "parse_capture",
+    "parse_heartbeats",
     "parse_providers",
     "parse_resend",
     "parse_retry_rules",

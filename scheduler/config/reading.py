@@ -19,6 +19,8 @@ Retries: TypeAlias = tuple[tuple[str, Retry], ...]
 
 ATTEMPT_TIMEOUT: Final = Range(0.001, 30 * 86_400.0, duration=True)
 """Range of the time that a connector may take to answer."""
+HEARTBEAT: Final = Range(0.001, 86_400.0, duration=True)
+"""Range of the time within which a connector has to beat again."""
 _MOST_PROVIDERS: Final = 32
 
 
@@ -28,6 +30,19 @@ def parse_timeouts(text: str) -> Timeouts:
     Raises:
         InvalidSettings: a part of it is not of this form, or its duration is out of range.
     """
+    return _parse_durations("timeouts", text, ATTEMPT_TIMEOUT)
+
+
+def parse_heartbeats(text: str) -> Timeouts:
+    """Parse ``vpc.create.*=30, *.*.aws=1m`` as `parse_timeouts` does.
+
+    Raises:
+        InvalidSettings: a part of it is not of this form, or its duration is out of range.
+    """
+    return _parse_durations("heartbeats", text, HEARTBEAT)
+
+
+def _parse_durations(name: str, text: str, allowed: Range) -> Timeouts:
     pairs = []
     for part in filter(None, (part.strip() for part in text.split(","))):
         pattern, equals, seconds = (piece.strip() for piece in part.partition("="))
@@ -36,23 +51,22 @@ def parse_timeouts(text: str) -> Timeouts:
         except ValueError:
             equals = ""
         if not equals:
-            raise invalid("timeouts", part, "is not of the form PATTERN=DURATION, such as vpc.create.*=10m")
-        pairs.append((checked_pattern("timeouts", pattern), value))
-    check_timeouts(tuple(pairs))
+            raise invalid(name, part, "is not of the form PATTERN=DURATION, such as vpc.create.*=10m")
+        pairs.append((checked_pattern(name, pattern), value))
+    check_durations(name, tuple(pairs), allowed)
     return tuple(pairs)
 
 
-def check_timeouts(pairs: Timeouts) -> None:
-    """Check timeouts by subject.
+def check_durations(name: str, pairs: Timeouts, allowed: Range) -> None:
+    """Check durations by subject, in the setting ``name``.
 
     Raises:
         InvalidSettings: a pattern is none, or a duration is out of range.
     """
-    allowed = ATTEMPT_TIMEOUT
     for pattern, seconds in pairs:
-        checked_pattern("timeouts", pattern)
+        checked_pattern(name, pattern)
         if not allowed.low <= seconds <= allowed.high:
-            raise invalid("timeouts", f"{pattern}={write_duration(seconds)}", f"does not have {allowed}")
+            raise invalid(name, f"{pattern}={write_duration(seconds)}", f"does not have {allowed}")
 
 
 def checked_pattern(name: str, text: str) -> str:

@@ -15,14 +15,16 @@ from attrs import Factory, frozen
 from scheduler.bus.options import DEFAULT_SERVER, BusOptions
 from scheduler.config.reading import (
     ATTEMPT_TIMEOUT,
+    HEARTBEAT,
     Resends,
     Retries,
     Timeouts,
     check_capture,
+    check_durations,
     check_providers,
-    check_timeouts,
     checked_pattern,
     parse_capture,
+    parse_heartbeats,
     parse_providers,
     parse_resend,
     parse_retry_rules,
@@ -177,6 +179,14 @@ class Settings:
         Section.TIMES,
         read=parse_timeouts,
     )
+    heartbeats: Timeouts = setting(
+        (),
+        "Fail an attempt without a heartbeat for so long, by subject: 'vpc.*.*=30'.",
+        Section.TIMES,
+        read=parse_heartbeats,
+        otherwise="no heartbeats are needed",
+        more="See [Heartbeats](connectors.md#heartbeats).",
+    )
     start_timeout: float = setting(
         10.0, "How long to wait for a connector to subscribe.", Section.TIMES, _AN_HOUR
     )
@@ -238,7 +248,8 @@ class Settings:
         check_choice("store", self.store, StoreName)
         check_choice("log_level", self.log_level, LogLevel)
         check_choice("log_format", self.log_format, LogFormat)
-        check_timeouts(self.timeouts)
+        check_durations("timeouts", self.timeouts, ATTEMPT_TIMEOUT)
+        check_durations("heartbeats", self.heartbeats, HEARTBEAT)
         for name, pairs in (("resend", self.resend), ("retries", self.retries)):
             for pattern, _ in pairs:
                 checked_pattern(name, pattern)
@@ -252,6 +263,10 @@ class Settings:
     def timeout_for(self, subject: str) -> float:
         """Return the seconds that a request on ``subject`` may take, without a ``_timeout`` of its own."""
         return first_match(self.timeouts, subject, self.attempt_timeout)
+
+    def heartbeat_for(self, subject: str) -> float | None:
+        """Return the seconds within which a connector has to beat again, without a ``_heartbeat``."""
+        return first_match(self.heartbeats, subject, None)
 
     def resend_for(self, subject: str) -> Resend:
         """Return the rule for a request on ``subject`` that may have left."""

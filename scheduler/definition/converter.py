@@ -38,6 +38,7 @@ _ACTIONS = {action.value: action for action in Action}
 _STATES = {state.value: state for state in State} | {"": State.WAITING, None: State.WAITING}
 
 MAX_TIMEOUT = 366 * 86_400.0
+MAX_HEARTBEAT = 86_400.0
 
 _NONE: Document = {}
 
@@ -155,7 +156,8 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
         shown = repr(state_text[:64]) if isinstance(state_text, str) else kind(state_text)
         allowed = ", ".join(_STATES[name].value for name in _STATES if name)
         problems.append(Problem("_state", f"{shown} is none of {allowed}"))
-    timeout = _timeout(fields, problems)
+    timeout = _seconds(fields, "_timeout", MAX_TIMEOUT, problems)
+    _seconds(fields, "_heartbeat", MAX_HEARTBEAT, problems)
     retry = _retry(fields, problems)
     if problems or action is None or state is None:
         raise Malformed(problems)
@@ -183,13 +185,13 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
     )
 
 
-def _timeout(fields: Document, problems: list[Problem]) -> float | None:
-    value = fields.get("_timeout")
+def _seconds(fields: Document, name: str, most: float, problems: list[Problem]) -> float | None:
+    value = fields.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_TIMEOUT:
-        text = f"seconds, above 0 and at most {MAX_TIMEOUT:.0f}; it is {found(value)}{in_seconds(value)}"
-        problems.append(Problem("_timeout", text))
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        text = f"seconds, above 0 and at most {most:.0f}; it is {found(value)}{in_seconds(value)}"
+        problems.append(Problem(name, text))
         return None
     return float(value)
 

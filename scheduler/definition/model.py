@@ -16,7 +16,7 @@ from attrs import field, frozen
 
 from scheduler.definition.rules import Retry
 
-SETTINGS = ("_raw", "_retry", "_secret", "_timeout")
+SETTINGS = ("_heartbeat", "_raw", "_retry", "_secret", "_timeout")
 """Fields of a change that are meant for the scheduler."""
 ATTEMPTS = "_attempts"
 """Field in which a store without a log keeps the number of failed attempts."""
@@ -97,6 +97,12 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     def __repr__(self) -> str:
         # Its fields may be secret.
         return f"<Change {self.id}: {self.action} {self.type}, {self.state}>"
+
+    @property
+    def heartbeat(self) -> float | None:
+        """Seconds within which a connector has to beat again, from the component's ``_heartbeat``."""
+        # Few have one, and there are thousands of changes: so without a place in each.
+        return self.settings.get("_heartbeat")
 
     @property
     def fields(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@
 build over hears those of the processes before it. ``<provider>`` is the request's, so that the broker's
 permissions can keep connectors apart. ``<token>`` belongs to one attempt, and cannot be guessed from other
 tokens: it is a hash of the attempt's id under a key of the build that stands only in its log.
+
+Heartbeats of a request come in on ``scheduler.beat.<owner>.<provider>.<token>``, with the same words.
 """
 
 import re
@@ -19,9 +21,17 @@ OLD: Final = f"{REPLY}*"
 EVERY: Final = f"{REPLY}*.*.*"
 """Pattern of all reply subjects in this form."""
 
+BEAT: Final = "scheduler.beat."
+"""Beginning of the subjects for heartbeats."""
+EVERY_BEAT: Final = f"{BEAT}*.*.*"
+"""Pattern of all subjects for heartbeats."""
+
 ADDRESS: Final = slice(len(REPLY) + 8, None)
 """Part of a reply subject after the owner, whose name always has the same length: equal under each owner's
 name. It begins with a dot, so that no other provider and token give the same."""
+
+BEAT_ADDRESS: Final = slice(len(BEAT) + 8, None)
+"""The same part of a subject for heartbeats."""
 
 _TOKEN_BYTES = 16
 _OWNER_BYTES = 6
@@ -44,6 +54,16 @@ def owner_of(instance: str) -> str:
 def interest(owner: str, provider: str = "*") -> str:
     """Return the pattern of replies to the requests of one process, or to those for one provider."""
     return f"{REPLY}{owner}.{provider}.*"
+
+
+def beat_interest(owner: str) -> str:
+    """Return the pattern of heartbeats of the requests of one process."""
+    return f"{BEAT}{owner}.*.*"
+
+
+def beat_subject(reply: str) -> str:
+    """Return the subject for heartbeats of the request with this reply subject."""
+    return BEAT + reply[len(REPLY) :]
 
 
 def parse(subject: str) -> Address | None:

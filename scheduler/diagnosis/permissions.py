@@ -13,10 +13,12 @@ from attrs import field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.bus.interest import SUBJECT as CONNECTIONS
-from scheduler.definition.reply_subjects import EVERY, OLD
+from scheduler.definition.reply_subjects import EVERY, EVERY_BEAT, OLD
 from scheduler.definition.subjects import CONTROL, REPLY_SUBJECTS
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.versions import TRACES, parse
+from scheduler.dispatch.cancelling import CANCEL
+from scheduler.dispatch.returned import EVERY as EVERY_RETURNED
 from scheduler.errors import BusError
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS, replies_of
 from scheduler.supervision import intake
@@ -71,6 +73,12 @@ def _core() -> list[Need]:
         Need(CONNECTIONS, "the question whether a silent scheduler subscribes", Level.NOTE),
         Need(CANDIDATES, "the question whether another scheduler is starting"),
         Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
+        Need(
+            f"{CANCEL}*.*.*",
+            "word to connectors that an attempt was given up",
+            Level.WARNING,
+            (f"{CANCEL}doctor.create.doctor",),
+        ),
     ]
 
 
@@ -159,6 +167,8 @@ SUBSCRIPTIONS: Final = (
     *REPLY_SUBJECTS,
     OLD,
     EVERY,
+    EVERY_BEAT,
+    EVERY_RETURNED,
     CANDIDATES,
     f"{CONTROL}*",
     *(

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from scheduler.bus import Outgoing
 from scheduler.definition.reply_subjects import ADDRESS
 from scheduler.dispatch.channels import Channels
+from scheduler.dispatch.pulse import Pulse
 from scheduler.dispatch.timers import Timer
 from scheduler.journal.records import Position
 from scheduler.plan import Request
@@ -48,7 +49,7 @@ class Inherited:
     old: str = ""
     """Token of its reply subject, where that is one of a version before these had an owner."""
     heard: tuple[str, ...] = ()
-    """Subjects that its reply may come in on, as `Connectors.hear` returned them."""
+    """Subjects that its reply and its heartbeats may come in on, as `Connectors.hear` returned them."""
 
 
 class Exchange(Protocol):
@@ -58,6 +59,8 @@ class Exchange(Protocol):
     """Prefix of the reply subjects of this process, before the provider."""
     channels: Channels[Outcome | Signal]
     """Channels for answers."""
+    pulses: "dict[Call, Pulse]"
+    """Pulses of the calls that have had heartbeats, or are asked for them."""
 
     @property
     def connection(self) -> int:
@@ -266,6 +269,28 @@ class Call:
     def time_out(self) -> None:
         """Fail the attempt, as its time has passed without a reply."""
         self._exchange.time_out(self)
+
+    @property
+    def pulse(self) -> Pulse | None:
+        """Pulse, where there was a heartbeat, or one is asked for; else None."""
+        return self._exchange.pulses.get(self)
+
+    @property
+    def may_have_left(self) -> bool:
+        """Whether somebody may have the request."""
+        outgoing = self.outgoing
+        return self.maybe_out or (outgoing is not None and outgoing.generation > 0 and not self.unheard)
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether a copy of the request waits in the bus, and leaves as soon as it can."""
+        outgoing = self.outgoing
+        return outgoing is not None and not outgoing.generation and outgoing.refused is None
+
+    @property
+    def is_taken_up(self) -> bool:
+        """Whether the replies to it so far are known, where an earlier process sent it."""
+        return self.timer is not None or self.departing is not None
 
     @property
     def unheard_of(self) -> bool:

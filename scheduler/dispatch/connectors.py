@@ -11,19 +11,31 @@ from attrs import frozen
 
 from scheduler.bus import Bus, Listener, Message, Subscription
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
-from scheduler.definition.reply_subjects import OLD, REPLY, Tokens, draw_key, interest, owner_of
+from scheduler.definition.reply_subjects import (
+    BEAT,
+    OLD,
+    REPLY,
+    Tokens,
+    beat_interest,
+    draw_key,
+    interest,
+    owner_of,
+)
 from scheduler.definition.subjects import REPLY_SUBJECTS
+from scheduler.dispatch.beats import Beats
 from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.cancelling import Cancelling
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
 from scheduler.dispatch.hearing import Hearing
 from scheduler.dispatch.receiving import Receiving
 from scheduler.dispatch.reply_reader import ReplyReader
+from scheduler.dispatch.returned import Returned
 from scheduler.dispatch.router import Router, Stray
 from scheduler.dispatch.second_copies import SecondCopies
 from scheduler.dispatch.senders import UNKNOWN
-from scheduler.dispatch.sending import Sending, Timeouts
+from scheduler.dispatch.sending import Heartbeats, Sending, Timeouts
 from scheduler.dispatch.timers import Timers
 from scheduler.jetstream.capturing import StreamLayout
 from scheduler.journal.records import Position
@@ -52,6 +64,8 @@ class Connectors:
         bus: connection on which requests go out and replies come in.
         timers: deadlines; `Timers.run` has to be running.
         timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
+        heartbeats: seconds within which a connector has to beat again, by request subject; a component's own
+            ``_heartbeat`` wins.
         start_timeout: seconds for which a request that nobody listens to is tried again.
         limits: bounds on the JSON of replies.
         listener: second connection that replies come in on, too.
@@ -64,6 +78,7 @@ class Connectors:
         on_stray: callback for replies for builds that this process does not hold; it returns whether it keeps
             them. What it does not keep is counted.
         sender_of: tells the sender of the build of an id.
+        on_beat: callback for calls whose connector has said something new in a heartbeat.
     """
 
     def __init__(
@@ -72,6 +87,7 @@ class Connectors:
         timers: Timers,
         *,
         timeouts: Timeouts = lambda _: 3_600.0,
+        heartbeats: Heartbeats = lambda _: None,
         start_timeout: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,
@@ -81,6 +97,7 @@ class Connectors:
         capture: Capture | None = None,
         on_stray: Callable[[Stray], bool] = lambda _: False,
         sender_of: Callable[[str], str] = lambda _: UNKNOWN,
+        on_beat: Callable[[Call], None] = lambda _: None,
     ) -> None:
         self.timers = timers
         self.shared = bus if shared is None else shared
@@ -110,6 +127,8 @@ class Connectors:
         """Table of the calls in flight."""
         self.receiving = Receiving(self.router, self.reader, self.positions)
         """Takes in replies."""
+        self.cancelling = Cancelling(bus)
+        """Tells connectors which attempts are given up; `Cancelling.run` has to be running."""
         self.sending = Sending(
             bus,
             timers,
@@ -118,17 +137,31 @@ class Connectors:
             gaps=self.gaps,
             dropped=dropped,
             timeouts=timeouts,
+            heartbeats=heartbeats,
             start_timeout=start_timeout,
+            cancelling=self.cancelling,
             forget=self._forget,
             on_expired=None if capture is None else capture.on_expired,
         )
         """Publishes requests, and times attempts out."""
+        self.beats = Beats(
+            bus,
+            timers,
+            self.sending,
+            self.router.by_token,
+            owner=self._owner,
+            listener=listener,
+            on_news=on_beat,
+        )
+        """Heartbeats of connectors; `Beats.run` has to be running."""
+        self.returned = Returned(bus, self.router.by_component, self.beats.watch)
+        """Answers connectors that come back; `Returned.run` has to be running."""
         self._doubles = None if listener is None else SecondCopies(lambda: bus.connected, listener)
-        self.hearing = Hearing(bus, self._doubles, self.receiving.take)
-        """Reply subjects of earlier processes; `Hearing.run` has to be running."""
+        self.hearing = Hearing(bus, self._doubles, self.receiving.take, self.beats.take)
+        """Subjects of earlier processes; `Hearing.run` has to be running."""
 
     async def listen(self) -> None:
-        """Subscribe to replies; to be done before anything is sent."""
+        """Subscribe to what connectors say; to be done before anything is sent."""
         ours, take = interest(self._owner), self.receiving.take
         handler = take if self._doubles is None else self._doubles.listen(ours, take)
         self._subscriptions.append(await self._bus.subscribe(ours, handler))
@@ -143,9 +176,11 @@ class Connectors:
             self._subscriptions.append(await shared.subscribe(subject, handler, queue=group))
         bus.on_refused(self._on_refused)
         self.gaps.watch()
+        await self.beats.listen()
+        await self.returned.listen()
 
     async def hear(self, instances: Iterable[str], *, old: bool = False) -> tuple[str, ...]:
-        """Hear the replies to what other processes have sent as well.
+        """Hear the replies to what other processes have sent as well, and the heartbeats for that.
 
         Args:
             instances: names of these processes, the most important one first.
@@ -157,9 +192,17 @@ class Connectors:
         Raises:
             BusError: the broker does not let us subscribe, or cannot be asked.
         """
-        owners = [owner_of(instance) for instance in instances]
-        subjects = [interest(owner) for owner in owners if owner != self._owner]
-        return await self.hearing.hear([OLD, *subjects] if old else subjects)
+        owners = [owner for instance in instances if (owner := owner_of(instance)) != self._owner]
+        subjects = [interest(owner) for owner in owners]
+        if not self.sending.deaf:
+            subjects += map(beat_interest, owners)
+        heard = await self.hearing.hear([OLD, *subjects] if old else subjects)
+        beats = [subject for subject in heard if subject.startswith(BEAT)]
+        if len(beats) < len(owners):
+            # Which of the processes has sent a request is not known: the absence of heartbeats says nothing.
+            self.hearing.release(beats)
+            heard = tuple(subject for subject in heard if not subject.startswith(BEAT))
+        return heard
 
     def send(
         self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None
@@ -178,6 +221,7 @@ class Connectors:
         self.router.add(call)
         try:
             self.sending.arm(call)
+            self.beats.watch(call)
             self.sending.publish(call)
         except BaseException:
             call.close()
@@ -233,12 +277,19 @@ class Connectors:
         return self.sending.seconds(request)
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
-        """Start the clock of an attempt: all of its time, or ``seconds``."""
+        """Start the clock of an attempt: all of its time, or ``seconds``; and that of its heartbeats."""
         self.sending.arm(call, seconds)
+        self.beats.watch(call)
 
     def extend(self, call: Call, seconds: float) -> None:
         """Give an attempt more time, whether or not its clock runs yet."""
         self.sending.extend(call, seconds)
+        if call.timer is not None:
+            self.beats.watch(call)
+
+    def give_up(self, call: Call, reason: str) -> None:
+        """Tell connectors that nobody awaits the reply to a request any more; nothing waits for that."""
+        self.sending.give_up(call, reason)
 
     def hand_over(self, build: str) -> None:
         """Leave the replies for ``build`` that come from now on to the next process."""

@@ -1,4 +1,4 @@
-"""Reply subjects of earlier processes: heard for as long as one of their requests may be answered."""
+"""Subjects of earlier processes: heard for as long as one of their requests may be answered."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,29 +8,32 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Handler, Subscription
+from scheduler.definition.reply_subjects import BEAT
 from scheduler.dispatch.second_copies import SecondCopies
 from scheduler.errors import BusError, NotPermitted
 
 _log = structlog.get_logger()
 
-MOST: Final = 64
+MOST: Final = 128
 """Subjects that are heard at a time. There are more where processes have died of a build again and again; the
 captured replies tell what is answered on those."""
 
 
 class Hearing:
-    """Subscriptions that several calls hold, on both connections; `run` has to be running.
+    """Subscriptions that several calls hold; `run` has to be running.
 
     Args:
         bus: first connection.
-        doubles: pairs it with the second one, if there is one.
-        handler: callback for what comes in.
+        doubles: pairs it with the second one for replies, if there is one.
+        handler: callback for replies.
+        beats: callback for heartbeats.
     """
 
-    def __init__(self, bus: Bus, doubles: SecondCopies | None, handler: Handler) -> None:
+    def __init__(self, bus: Bus, doubles: SecondCopies | None, handler: Handler, beats: Handler) -> None:
         self._bus = bus
         self._doubles = doubles
         self._handler = handler
+        self._beats = beats
         self._holders: Counter[str] = Counter()
         """Number of holders by subject."""
         self._subscriptions: dict[str, Subscription] = {}
@@ -41,10 +44,10 @@ class Hearing:
         """Hold these subjects, and return when the broker has the subscriptions.
 
         A subject that the broker does not permit is left out, and logged: the build is resumed all the same,
-        as replies are captured too.
+        as replies are captured too, and the absence of heartbeats that are not heard fails nothing.
 
         Args:
-            subjects: reply subjects, the most important one first.
+            subjects: subjects for replies and heartbeats, the most important one first.
 
         Returns:
             The subjects that are heard and held, to be released once by the caller.
@@ -66,9 +69,9 @@ class Hearing:
                         try:
                             await self._begin(subject)
                         except NotPermitted as error:
-                            _log.error(
-                                "replies to an earlier process are not heard directly", reason=str(error)
-                            )
+                            what = "heartbeats" if subject.startswith(BEAT) else "replies"
+                            text = f"{what} to an earlier process are not heard directly"
+                            _log.error(text, reason=str(error))
                             continue
                     self._holders[subject] += 1
                     held.append(subject)
@@ -100,7 +103,9 @@ class Hearing:
 
     async def _begin(self, subject: str) -> None:
         handler = self._handler
-        if self._doubles is not None:
+        if subject.startswith(BEAT):
+            handler = self._beats
+        elif self._doubles is not None:
             handler = self._doubles.listen(subject, handler)
         try:
             self._subscriptions[subject] = await self._bus.subscribe(subject, handler)

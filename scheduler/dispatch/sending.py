@@ -9,12 +9,15 @@ import trio
 
 from scheduler.bus import Bus
 from scheduler.bus.subjects import HeaderForm
+from scheduler.definition.reply_subjects import beat_subject
 from scheduler.definition.subjects import HeaderValue, attempt_header
 from scheduler.dispatch.call import Call, Signal
+from scheduler.dispatch.cancelling import Cancelling
 from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
+from scheduler.dispatch.pulse import HEARTBEAT, WITHIN, Pulse
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError
 from scheduler.plan import Request
@@ -22,7 +25,8 @@ from scheduler.plan.outcome import Outcome, failure
 
 KEY: Final = "Scheduler-Component-Key"
 """Header that is the same over all attempts of a component."""
-_HEADERS: Final = HeaderForm("Nats-Msg-Id", KEY)
+_HEADERS: Final = HeaderForm("Nats-Msg-Id", KEY, HEARTBEAT)
+_HEADERS_ASKING: Final = HeaderForm("Nats-Msg-Id", KEY, HEARTBEAT, WITHIN)
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE: Final = 2.0
@@ -32,6 +36,8 @@ _SUBJECTS: Final = 1_024
 
 Timeouts: TypeAlias = Callable[[str], float]
 """Seconds that an attempt may take, by the subject of its request."""
+Heartbeats: TypeAlias = Callable[[str], float | None]
+"""Seconds within which a connector has to beat again, by the subject of a request; None: it need not."""
 
 
 class Sending:
@@ -45,7 +51,10 @@ class Sending:
         gaps: times in which a reply may have been missed.
         dropped: counts attempts that timed out.
         timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
+        heartbeats: seconds within which a connector has to beat again, by request subject; a component's own
+            ``_heartbeat`` wins.
         start_timeout: seconds for which a request that nobody listens to is tried again.
+        cancelling: tells connectors which attempts are given up.
         forget: callback with a call that is not awaited any more.
         on_expired: callback with attempts whose time has passed, in place of timing them out at once.
     """
@@ -60,12 +69,17 @@ class Sending:
         gaps: Gaps,
         dropped: DroppedReplies,
         timeouts: Timeouts,
+        heartbeats: Heartbeats,
         start_timeout: float,
+        cancelling: Cancelling,
         forget: Callable[[Call], None],
         on_expired: Callable[[Call], None] | None = None,
     ) -> None:
         self.replies = replies
         self.channels: Channels[Outcome | Signal] = Channels()
+        self.pulses: dict[Call, Pulse] = {}
+        self.deaf = False
+        """Whether heartbeats cannot be heard, so that their absence says nothing."""
         self._on_expired = on_expired
         self._bus = bus
         self._timers = timers
@@ -74,6 +88,8 @@ class Sending:
         self._dropped = dropped
         # The rules behind it are patterns, and subjects are few.
         self._timeouts = lru_cache(maxsize=_SUBJECTS)(timeouts)
+        self._heartbeats = lru_cache(maxsize=_SUBJECTS)(heartbeats)
+        self._cancelling = cancelling
         self._start_timeout = start_timeout
         self._forget = forget
 
@@ -98,12 +114,15 @@ class Sending:
         shown = attempt_header(key)
         # The two have the same texts in them.
         attempt = HeaderValue(request.attempt) if shown == key else attempt_header(request.attempt)
+        beats = HeaderValue(beat_subject(call.reply))
+        within = self.heartbeat(request)
+        if within is None:
+            headers = _HEADERS.filled(attempt, shown, beats)
+        else:
+            headers = _HEADERS_ASKING.filled(attempt, shown, beats, _shortest(within))
         try:
             call.outgoing = self._bus.publish(
-                request.subject,
-                request.body,
-                reply=call.reply,
-                headers=_HEADERS.filled(attempt, shown),
+                request.subject, request.body, reply=call.reply, headers=headers
             )
         except BusError as error:
             call.deliver(_refused(error))
@@ -174,6 +193,10 @@ class Sending:
         """Return the seconds that an attempt may take."""
         return request.timeout or self._timeouts(request.subject)
 
+    def heartbeat(self, request: Request) -> float | None:
+        """Return the seconds within which its connector has to beat again; None where it need not."""
+        return None if self.deaf else request.heartbeat or self._heartbeats(request.subject)
+
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt: all of its time, or ``seconds``."""
         if seconds is None:
@@ -212,22 +235,51 @@ class Sending:
 
     def time_out(self, call: Call) -> None:
         """Fail a call whose time has passed without a reply."""
+        if not call.expired:
+            # It was given more time, or a heartbeat came, before its turn did.
+            return
         seconds = self.seconds(call.request) + call.extended
-        text = f"timed out after {seconds:g} s"
+        pulse = call.pulse
+        lost = pulse is not None and pulse.lost
+        text = pulse.loss if pulse is not None and lost else f"timed out after {seconds:g} s"
         if missed := call.maybe_missed:
             text += f"; {missed}: check whether it was done, then retry or skip it"
         if call.deliver(failure(text)):
-            self._dropped.count("timed_out")
+            self._dropped.count("connector_lost" if lost else "timed_out")
+            self.give_up(call, text)
+
+    def lose(self, call: Call) -> None:
+        """Fail a call whose connector is lost, as if its time had passed."""
+        if call.timer is not None:
+            self._timers.cancel(call.timer)
+        self.expire(call)
+
+    def go_on(self, call: Call) -> None:
+        """Let a call that was about to fail have the rest of its time."""
+        if call.timer is not None and call.timer.cancelled and not call.answered:
+            self.arm(call, max(0.0, call.timer.due - self._timers.now()))
+
+    def give_up(self, call: Call, reason: str) -> None:
+        """Tell connectors that nobody awaits the reply to a request any more, if anybody may have it."""
+        if call.may_have_left:
+            self._cancelling.tell(call.request, reason)
 
     def close(self, call: Call) -> None:
         """Stop the clock of a call that nobody awaits any more, and forget it."""
         if call.timer is not None:
             self._timers.cancel(call.timer)
+        if self.pulses and (pulse := self.pulses.pop(call, None)) is not None and pulse.timer is not None:
+            self._timers.cancel(pulse.timer)
         self._forget(call)
 
 
 def _is_to_be_published(call: Call) -> bool:
     return not call.answered and (call.wanted or not call.maybe_out)
+
+
+def _shortest(seconds: float) -> HeaderValue:
+    """Write seconds as short as possible: ``30``, ``0.5``."""
+    return HeaderValue(repr(float(seconds)).removesuffix(".0"))
 
 
 def _refused(error: BusError) -> Outcome:

@@ -132,9 +132,12 @@ def _running(progress: Progress, now: float, width: int, room: int) -> list[Line
     for row in range(rows):
         line: Line = []
         for item in shown[row::rows]:
-            name = fit_id(item.component, each - 2 - _TIME, pad=True)
+            free = each - 2 - _TIME
+            note = fit(f"  {item.note}", free // 2) if item.note else ""
+            name = fit_id(item.component, free - cell_len(note), pad=True)
             line += [
                 (f"{'  ' if line else ''}  {name}", STATE_STYLES["running"]),
+                (note, "dim"),
                 (seconds(now - item.since).rjust(_TIME), "dim"),
             ]
         lines.append(line)

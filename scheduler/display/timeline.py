@@ -113,6 +113,8 @@ def _bars(console: Console, timeline: Timeline, spans: Iterable[Span], width: in
         line += _bar(span, timeline, room, style)
         line.append((f" {seconds(span.working):>8}{waited:>9}", "dim"))
         put(console, line)
+        if span.note:
+            put(console, [(" " * (names + 4) + fit(span.note, width - names - 4), "dim")])
 
 
 def _bar(span: Span, timeline: Timeline, room: int, style: str) -> Line:

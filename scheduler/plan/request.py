@@ -29,6 +29,8 @@ class Request(Value, frozen=True):
     """Event to be persisted before the request leaves."""
     mark: str = ""
     """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""
+    heartbeat: float | None = None
+    """Seconds within which the connector has to beat again, where the component asks for that."""
 
     @property
     def key(self) -> str:

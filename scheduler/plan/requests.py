@@ -148,6 +148,7 @@ class Requests:
             rendered.body,
             Started(component, attempt, change.raw, failed),
             mark,
+            change.heartbeat if change.settings else None,
         )
 
     def rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:

@@ -3,13 +3,15 @@
 Events within a tenth of a second share a message, so that following a build of thousands of components costs
 it next to nothing. The feed is a courtesy: nothing depends on it, and the report is the truth.
 
+What connectors say in heartbeats is published beside the events (`scheduler.supervision.beat_feed`).
+
 Every event has a number. A watcher that joins late, or misses events, fetches a snapshot
 (`scheduler.control.endpoint`), which names the last event in it, and continues from there.
 """
 
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -19,10 +21,12 @@ from scheduler.bus import Bus
 from scheduler.definition.graph import Vertex
 from scheduler.definition.strictjson import encode
 from scheduler.definition.tokens import encode_token
+from scheduler.dispatch.call import Call
 from scheduler.errors import BusError
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
+from scheduler.supervision.beat_feed import BeatFeed
 from scheduler.walk import Observer
 
 _log = structlog.get_logger()
@@ -84,10 +88,10 @@ class Track(Observer):
         "_events",
         "_feed",
         "_ids",
-        "_plan",
         "_resumed",
         "_subject",
         "orders",
+        "plan",
         "sequence",
         "source",
         "timings",
@@ -102,7 +106,7 @@ class Track(Observer):
         self.orders = Orders()
         """Orders of operators."""
         self._dues = 0
-        self._plan = plan
+        self.plan = plan
         self._ids = plan.graph.ids
         self._feed = feed
         self._completed = completed
@@ -171,7 +175,7 @@ class Track(Observer):
         if error is not None:
             step.error = self._shown(error)
         elif seconds is not None and vertex not in timings.supplied and vertex not in self._resumed:
-            self._completed(self._plan.requests.subject(vertex), seconds)
+            self._completed(self.plan.requests.subject(vertex), seconds)
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
         """Implement `Observer.skipped`."""
@@ -182,7 +186,7 @@ class Track(Observer):
     def happened(self, what: str, vertex: Vertex | None = None, order: Order | None = None) -> None:
         """Implement `Observer.happened`."""
         now = self.timings.clock()
-        self.timings.note_paused(now, on=self._plan.state.paused)
+        self.timings.note_paused(now, on=self.plan.state.paused)
         if vertex is not None and what == "skipped":
             self.timings.note_supplied(vertex, now)
         component = None if vertex is None else self._ids[vertex]
@@ -192,8 +196,12 @@ class Track(Observer):
             event.by, event.vouched, event.reason = order.by or None, bool(order.user), order.reason or None
         self._note(event)
 
+    def beat(self, call: Call) -> None:
+        """Note that the connector of an attempt has said something new; published within a second."""
+        self._feed.beats.note(self, call)
+
     def _shown(self, error: str) -> str:
-        return self._plan.texts.masked(error, _ERROR_SHOWN)
+        return self.plan.texts.masked(error, _ERROR_SHOWN)
 
     def _note(self, event: _Step | _Event) -> None:
         """Note an event with the next number, to be published soon."""
@@ -207,22 +215,32 @@ class Track(Observer):
         events, self._events = self._events, []
         for start in range(0, len(events), _MOST):
             part = events[start : start + _MOST]
-            counts = self._plan.phases.shown()
-            message = {
-                "v": VERSION,
-                "build": self._plan.build.id,
-                "source": self.source,
-                "seq": part[-1].seq,
-                "time": self.timings.clock(),
-                "total": len(self._plan.build.changes),
-                "done": counts["completed"],
-                "counts": counts,
-                "events": part,
-            }
-            try:
-                bus.publish(self._subject, encode(message))
-            except BusError as error:
-                _log.debug("progress not published", build=self._plan.build.id, error=str(error))
+            self.publish(bus, part[-1].seq, events=part)
+
+    def publish(self, bus: Bus, sequence: int, **parts: Any) -> None:
+        """Publish a message about the build.
+
+        Args:
+            bus: connection.
+            sequence: number of the last event that it tells.
+            parts: events, and other parts of it.
+        """
+        counts = self.plan.phases.shown()
+        message = {
+            "v": VERSION,
+            "build": self.plan.build.id,
+            "source": self.source,
+            "seq": sequence,
+            "time": self.timings.clock(),
+            "total": len(self.plan.build.changes),
+            "done": counts["completed"],
+            "counts": counts,
+            **parts,
+        }
+        try:
+            bus.publish(self._subject, encode(message))
+        except BusError as error:
+            _log.debug("progress not published", build=self.plan.build.id, error=str(error))
 
 
 def _seconds(begin: float | None, end: float) -> float | None:
@@ -236,6 +254,8 @@ class Feed:
     """Publishes the progress of all builds of this process."""
 
     def __init__(self, bus: Bus) -> None:
+        self.beats = BeatFeed(bus)
+        """What connectors say in heartbeats; `BeatFeed.run` has to be running."""
         self._bus = bus
         self._stirred: dict[Track, None] = {}
         self._wake = trio.Event()
@@ -248,6 +268,7 @@ class Feed:
     def close(self, track: Track) -> None:
         """Publish the last events of a build that has ended, before its report."""
         self._stirred.pop(track, None)
+        self.beats.close(track)
         track.flush(self._bus)
 
     async def run(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import trio
 from attrs import define, field
 
+from scheduler.dispatch.call import Call
 from scheduler.dispatch.senders import UNKNOWN
 from scheduler.limiter import may_have_one_more
 from scheduler.supervision.explainer import Seen
@@ -230,6 +231,12 @@ class Roster:
         self._reported[build] = None
         if len(self._reported) > _MOST_REPORTED:
             self._reported.popitem(last=False)
+
+    def note_beat(self, call: Call) -> None:
+        """Note that a heartbeat of an attempt in flight has said something new."""
+        held = self._held.get(call.request.build)
+        if held is not None and held.track is not None:
+            held.track.beat(call)
 
     def note_outage(self, seconds: float) -> None:
         """Note that nothing could be done for so many seconds, by which deadlines have moved."""

@@ -73,6 +73,14 @@ class Sender(Protocol):
     def extend(self, call: Call, seconds: float) -> None:
         """Give an attempt more time, whether or not its clock runs yet."""
 
+    def give_up(self, call: Call, reason: str) -> None:
+        """Tell connectors that an attempt is given up, if they may have its request. Synchronous.
+
+        Args:
+            call: attempt; its reply still counts where it would have counted.
+            reason: reason, without secrets.
+        """
+
     def seconds(self, request: Request) -> float:
         """Return the seconds that an attempt may take."""
 

@@ -259,4 +259,5 @@ class Steering:
         """Stop waiting for replies: what is in flight fails, its outcome unknown."""
         resumed = [run.resumed for run in list(self._runs.values()) if isinstance(run.resumed, Call)]
         for call in [*self._runs.calls, *resumed]:
-            call.deliver(failure(f"outcome unknown: {why}", retryable=False))
+            if call.deliver(failure(f"outcome unknown: {why}", retryable=False)):
+                self._connectors.give_up(call, why)

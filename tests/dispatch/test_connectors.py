@@ -9,7 +9,7 @@ from support.fake_bus import FakeBus
 from support.fakes import encode, open_world
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from scheduler.definition.reply_subjects import interest, owner_of
+from scheduler.definition.reply_subjects import BEAT, beat_interest, interest, owner_of
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch.call import Inherited
 from scheduler.journal.records import Position
@@ -18,7 +18,8 @@ from scheduler.journal.records import Position
 async def test_replies_are_listened_to_by_verb(bench: Bench) -> None:
     """Nothing is subscribed to that would keep the server from saying that nobody listens."""
     ours = set(bench.bus.subjects) - {SUBJECT}
-    assert ours == {f"{bench.connectors.replies}*.*", *REPLY_SUBJECTS}
+    said = {f"{BEAT}{bench.connectors.replies.split('.')[2]}.*.*", "scheduler.returned.*"}
+    assert ours == {f"{bench.connectors.replies}*.*", *REPLY_SUBJECTS, *said}
     verbs = {subject.split(".")[1] for subject in REPLY_SUBJECTS}
     assert verbs == {"create", "update", "delete", "get", "find"}
 
@@ -63,7 +64,8 @@ async def test_what_an_earlier_process_sent_is_answered_under_each_of_its_names(
     """An old reply subject, that of the process before, and our own; afterwards none is heard any more."""
     bench.nursery.start_soon(bench.connectors.hearing.run)
     heard = await bench.connectors.hear(["before"], old=True)
-    assert heard == ("scheduler.reply.*", interest(owner_of("before")))
+    owner = owner_of("before")
+    assert heard == ("scheduler.reply.*", interest(owner), beat_interest(owner))
     call = bench.connectors.expect(request(), "5" * 32, Position(), Inherited("k-0", heard))
     bench.connectors.hearing.release(heard)
     attempt = await bench.watch(call)

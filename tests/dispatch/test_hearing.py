@@ -20,7 +20,11 @@ class Ears:
         self.bus = FakeBus()
         self.listener = FakeListener()
         self.heard: list[str] = []
-        self.hearing = Hearing(self.bus, SecondCopies(lambda: self.bus.connected, self.listener), self._hear)
+        self.beats: list[str] = []
+        doubles = SecondCopies(lambda: self.bus.connected, self.listener)
+        self.hearing = Hearing(
+            self.bus, doubles, self._hear, lambda message: self.beats.append(message.subject)
+        )
 
     def _hear(self, message: Message) -> None:
         self.heard.append(message.subject)
@@ -60,6 +64,16 @@ async def test_what_is_held_is_heard_on_both_connections() -> None:
         ears.hearing.release(again)
         await wait_all_tasks_blocked()
         assert ears.subjects == set()
+
+
+async def test_heartbeats_are_no_replies() -> None:
+    """What comes on a subject for heartbeats is taken as one, and needs no second connection."""
+    async with open_ears() as ears:
+        await ears.hearing.hear(["scheduler.beat.a.*.*"])
+        assert ears.listener.subjects == []
+        ears.bus.deliver("scheduler.beat.a.aws.1", b"")
+        await wait_all_tasks_blocked()
+        assert (ears.heard, ears.beats) == ([], ["scheduler.beat.a.aws.1"])
 
 
 async def test_so_many_are_heard_at_a_time() -> None:

@@ -32,7 +32,11 @@ async def test_a_request_carries_the_component_the_attempt_and_a_reply_subject(b
     [sent] = bench.requests
     assert sent.subject == SUBJECT
     assert json.loads(sent.data) == reply(cidr="10.0.0.0/16")
-    assert sent.headers == {"Nats-Msg-Id": "b1/a/1", "Scheduler-Component-Key": "b1/a"}
+    assert sent.headers == {
+        "Nats-Msg-Id": "b1/a/1",
+        "Scheduler-Component-Key": "b1/a",
+        "Scheduler-Heartbeat": sent.reply.replace("reply", "beat"),
+    }
     assert re.fullmatch(r"scheduler\.reply\.[A-Za-z0-9_-]{8}\.aws\.[0-9a-f]{32}", sent.reply)
 
 
@@ -52,7 +56,8 @@ async def test_an_attempt_id_is_percent_encoded_where_a_header_cannot_hold_it(
     await bench.send(request(name))
     [sent] = bench.requests
     key = header.removesuffix("/1")
-    assert sent.headers == {"Nats-Msg-Id": header, "Scheduler-Component-Key": key}
+    assert sent.headers is not None
+    assert (sent.headers["Nats-Msg-Id"], sent.headers["Scheduler-Component-Key"]) == (header, key)
 
 
 async def test_no_two_requests_share_a_reply_subject(bench: Bench) -> None:

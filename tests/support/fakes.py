@@ -18,6 +18,7 @@ from scheduler.config import Settings
 from scheduler.definition.model import State
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.definition.validation import Prepared, read_build
+from scheduler.dispatch.call import Call
 from scheduler.dispatch.connectors import Capture, Connectors
 from scheduler.dispatch.router import Stray
 from scheduler.dispatch.slots import Slots
@@ -340,11 +341,13 @@ class World:
         slots: Slots | None = None,
         bus: FakeBus | None = None,
         timeout: float = 3_600.0,
+        heartbeat: float | None = None,
         start_timeout: float = 10.0,
         listener: Listener | None = None,
         shared: FakeBus | None = None,
         capture: Capture | None = None,
         on_stray: Callable[[Stray], bool] = lambda _: False,
+        on_beat: Callable[[Call], None] = lambda _: None,
     ) -> None:
         self.bus = bus or FakeBus()
         self.fake_store = FakeStore()
@@ -358,12 +361,14 @@ class World:
             self.bus,
             self.timers,
             timeouts=lambda _: timeout,
+            heartbeats=lambda _: heartbeat,
             start_timeout=start_timeout,
             listener=listener,
             shared=shared,
             executor=self.executor,
             capture=capture,
             on_stray=on_stray,
+            on_beat=on_beat,
         )
         self.cloud = Cloud(self.bus, script)
 
@@ -383,6 +388,9 @@ async def open_world(*, cloud: bool = True, **options: Any) -> AsyncIterator[Wor
     async with trio.open_nursery() as nursery:
         await nursery.start(world.timers.run)
         nursery.start_soon(world.connectors.dispatcher.run)
+        nursery.start_soon(world.connectors.beats.run)
+        nursery.start_soon(world.connectors.cancelling.run)
+        nursery.start_soon(world.connectors.returned.run)
         await world.connectors.listen()
         if cloud:
             await world.cloud.open(nursery)
