@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
@@ -139,6 +140,14 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 def count(number: int, noun: str) -> str:
     """Return a number and its noun: ``1 component``, ``1,234 components``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Sequence[str], total: int) -> str:
+    """Return names as a list of which there may be more: ``a, b and 3 more``."""
+    if not names:
+        return "something"
+    more = f" and {total - len(names):,} more" if total > len(names) else ""
+    return ", ".join(names) + more
 
 
 def doing(number: int, noun: str, verb: str) -> str:

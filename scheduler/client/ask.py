@@ -34,6 +34,8 @@ _WORDS = {
     "resume": "resume builds",
     "retry": "retry builds",
     "skip": "skip components",
+    "approve": "approve components",
+    "reject": "reject components",
     "extend": "extend the time of components",
     "limit": "change the limits of builds",
 }

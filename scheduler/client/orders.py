@@ -14,6 +14,8 @@ _DONE: Final = {
     "resume": "resumed",
     "retry": "retried",
     "skip": "skipped",
+    "approve": "approved",
+    "reject": "rejected",
     "extend": "extended",
     "limit": "limited",
     "release": "released",

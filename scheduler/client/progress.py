@@ -10,15 +10,14 @@ from typing import Any
 
 from attrs import define, evolve, field, frozen
 
-from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest, note_beats, read_note
+from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest
+from scheduler.client.counts import GATED, STATES, counts_of
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.orders import ToldOrder, read_event, read_order
 from scheduler.client.timeline import FINISHED, Span, read_timeline
 from scheduler.client.view import News
 
 _UNDER_WAY = ("running", "retrying")
-STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
-"""States of a component in events and answers."""
 _STATUS_AFTER = {
     "paused": "paused",
     "cancelled": "halted",
@@ -63,6 +62,8 @@ class Progress:
     """Running components, the longest running first."""
     retrying: dict[str, Failing] = field(factory=dict)
     errors: dict[str, str] = field(factory=dict)
+    gated: int = 0
+    """Number of components that wait for a person, by the last summary and the events since."""
     limits: tuple[tuple[str, int], ...] = ()
     """Limits that are reached, and the number of components that wait for each."""
     ends: float | None = None
@@ -192,6 +193,7 @@ class Progress:
     def _apply_to_build(self, event: Mapping[str, Any], now: float) -> News:
         what = str(event["event"])
         self.status = _STATUS_AFTER.get(what, self.status)
+        self.gated = max(0, self.gated + (what == GATED) - (what in {"approved", "rejected"}))
         self.order = read_event(event, now) or self.order
         said = (text(event.get(name)) for name in ("component", "text", "reason", "error"))
         return News("", what, error=": ".join(filter(None, said)), event=event)
@@ -271,6 +273,7 @@ class Progress:
         self.run = whole(answer.get("run"), self.run)
         if whole(answer.get("seq"), 0) >= self.sequence:
             self._take_counts(answer)
+            self.gated = max(0, whole(answer.get(GATED), 0))
         their_now, eta = number(answer.get("now")), number(answer.get("eta"))
         accepted, ended = number(answer.get("accepted")), number(answer.get("ended"))
         if accepted is not None and their_now is not None:
@@ -306,18 +309,12 @@ class Progress:
         self.status = "done" if not failed else "cancelled" if cancelled else "errored"
         self.running.clear()
         self.retrying.clear()
+        self.gated = 0
         news = []
         changes = objects(report.get("changes"))
         if isinstance(report.get("changes"), list):
             self.total = len(changes)
-            completed = sum(change.get("_state") == "completed" for change in changes)
-            errored = sum(change.get("_state") == "errored" for change in changes)
-            # A report has no state for skipped components: they are waiting there.
-            skipped = min(self.count("skipped"), self.total - completed - errored)
-            waiting = self.total - completed - errored - skipped
-            self.counts = dict.fromkeys(STATES, 0) | {
-                "waiting": waiting, "completed": completed, "errored": errored, "skipped": skipped
-            }  # fmt: skip
+            self.counts = counts_of(changes, self.count("skipped"))
             for change in changes:
                 component = str(change.get("_component_id"))
                 if change.get("_state") == "completed" and self._states.get(component) in _UNDER_WAY:

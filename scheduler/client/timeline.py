@@ -37,6 +37,8 @@ class Wait(StrEnum):
     """An operator's pause of the build."""
     OUTAGE = "outage"
     """An outage of the broker, or of the store."""
+    APPROVAL = "approval"
+    """A person who approves."""
 
 
 @frozen(slots=False)
@@ -220,7 +222,10 @@ class _Reader:
         before = tuple(_clipped(_intervals(failed, "sent", "failed"), due, sent)) if failed else ()
         busy = (*before, (sent, ended))
         parts: tuple[tuple[Wait, Interval], ...] = ()
-        if sent > due and (failed or self.pauses or self.outages):
+        if one.get("gate") is True and sent > due:
+            # Neither a pause nor an outage keeps a person from deciding.
+            parts = ((Wait.APPROVAL, (due, sent)),)
+        elif sent > due and (failed or self.pauses or self.outages):
             retries = tuple(_clipped(_intervals(failed, "failed", "again"), due, sent))
             parts = tuple(self._parts(due, busy, retries))
         return Span(

@@ -140,8 +140,8 @@ COMMANDS: Final = (
         "history",
         "List what operators had done to a build, by whom and why.",
         "history prod-eu-1",
-        "Every cancel, pause, resume, retry, skip, extend, limit and release that was carried out, in all"
-        " runs. A name that only its sender gave is marked as claimed.",
+        "Every cancel, pause, resume, retry, skip, approve, reject, extend, limit and release that was"
+        " carried out, in all runs. A name that only its sender gave is marked as claimed.",
     ),
     CommandEntry(
         LOOK,
@@ -207,8 +207,23 @@ COMMANDS: Final = (
     ),
     CommandEntry(
         STEER,
+        "approve",
+        "Approve a component that waits for it, so that what depends on it begins.",
+        "approve prod-eu-1 approve::deletion --reason 'seen by the network team'",
+        home="control:approve",
+    ),
+    CommandEntry(
+        STEER,
+        "reject",
+        "Reject a component that waits for approval, so that it fails.",
+        "reject prod-eu-1 approve::deletion --reason 'not on a Friday'",
+        "The build treats that as any failure; retry asks again.",
+        home="control:reject",
+    ),
+    CommandEntry(
+        STEER,
         "extend",
-        "Give a running component more time before its timeout.",
+        "Give a running component, or one that waits for approval, more time before its timeout.",
         "extend prod-eu-1 vpc::web 10m",
         home="control:extend",
     ),

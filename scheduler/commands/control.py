@@ -133,6 +133,36 @@ def _read_output(given: str) -> dict[str, Any]:
     return value
 
 
+def approve(
+    build: RunningBuildId,
+    component: ComponentId,
+    /,
+    *,
+    reason: Reason = "",
+    as_: As = "",
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Approve a component that waits for it, so that what depends on it begins."""
+    return _give(verbs.Approve(id=build, component=component, **signed(reason, as_)), broker, log, json=json)
+
+
+def reject(
+    build: RunningBuildId,
+    component: ComponentId,
+    /,
+    *,
+    reason: Reason = "",
+    as_: As = "",
+    json: Json = False,
+    broker: BrokerFlags = BROKER_DEFAULTS,
+    log: QuietLogFlags = QUIET_LOG_DEFAULTS,
+) -> int:
+    """Reject a component that waits for approval, so that it fails."""
+    return _give(verbs.Reject(id=build, component=component, **signed(reason, as_)), broker, log, json=json)
+
+
 def extend(
     build: RunningBuildId,
     component: ComponentId,
@@ -145,7 +175,7 @@ def extend(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Give a running component more time before its timeout."""
+    """Give a running component, or one that waits for approval, more time before its timeout."""
     try:
         seconds = read_duration(duration)
     except ValueError:

@@ -22,7 +22,7 @@ from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
 from scheduler.commands.service_flags import BUILD_DEFAULTS, BuildFlags
 from scheduler.commands.variables import misspelt_variables
-from scheduler.definition.model import Action, Build, State
+from scheduler.definition.model import UNSENT, Build, State
 from scheduler.definition.validation import Prepared
 from scheduler.text import count, printable
 
@@ -85,7 +85,7 @@ async def _ask_broker(build: Build, bus: Bus) -> int:
     untaken: Counter[str] = Counter()
     unknown: Counter[str] = Counter()
     for change in build.changes:
-        if change.state is State.COMPLETED or change.action is Action.NONE:
+        if change.state is State.COMPLETED or change.action in UNSENT:
             continue
         subject = f"{change.type}.{change.action}.{change.provider}"
         if "$(" in subject or "{{" in subject:

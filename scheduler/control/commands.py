@@ -91,9 +91,25 @@ async def skip(parts: Parts, request: verbs.Skip, order: Order) -> Done:
     return _done(seen, f"run {seen.plan.state.run} begins: {said[-1]}", 1)
 
 
+@COMMANDS.register(verbs.Approve)
+async def approve(parts: Parts, request: verbs.Approve, order: Order) -> Done:
+    """Complete a gate."""
+    commands, seen = await parts.builds.steer(request.id)
+    vertex = vertex_of(seen.plan, request.component)
+    return _done(seen, await commands.approve(vertex, _now(order, seen)), 1)
+
+
+@COMMANDS.register(verbs.Reject)
+async def reject(parts: Parts, request: verbs.Reject, order: Order) -> Done:
+    """Fail a gate."""
+    commands, seen = await parts.builds.steer(request.id)
+    vertex = vertex_of(seen.plan, request.component)
+    return _done(seen, await commands.reject(vertex, _now(order, seen)), 1)
+
+
 @COMMANDS.register(verbs.Extend)
 async def extend(parts: Parts, request: verbs.Extend, order: Order) -> Done:
-    """Give an attempt that is in flight more time."""
+    """Give an attempt that is in flight, or a gate, more time."""
     commands, seen = await parts.builds.steer(request.id)
     vertex = vertex_of(seen.plan, request.component)
     return _done(seen, await commands.extend(vertex, request.seconds, _now(order, seen)), 1)

@@ -150,7 +150,8 @@ class EtaEstimator:
         expected: list[float] = []
         subjects: list[str | None] = []
         async for vertex in paced(range(len(plan.phases)), every=_SLICE, pause=give_way):
-            subject = None if plan.is_instant(vertex) else plan.requests.subject(vertex)
+            unsent = plan.is_instant(vertex) or vertex in plan.gates
+            subject = None if unsent else plan.requests.subject(vertex)
             subjects.append(subject)
             expected.append(0.0 if subject is None else expect(subject))
             match plan.phases[vertex]:

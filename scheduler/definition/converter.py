@@ -159,6 +159,9 @@ def _structure_change(value: Any, _: type[Change]) -> Change:
     timeout = _seconds(fields, "_timeout", MAX_TIMEOUT, problems)
     _seconds(fields, "_heartbeat", MAX_HEARTBEAT, problems)
     retry = _retry(fields, problems)
+    if retry is not None and action is Action.APPROVE:
+        text = "a gate is not tried again: leave it out; `scheduler retry` asks again after a rejection"
+        problems.append(Problem("_retry", text))
     if problems or action is None or state is None:
         raise Malformed(problems)
     if state_text != state.value:

@@ -7,7 +7,7 @@ A change keeps its fields as JSON text: a build of thousands waits for most of i
 its changes would take five times the memory, and be visited in every garbage collection.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -34,7 +34,7 @@ DEFAULT_BUILD_ACTION = "build.create"
 
 
 class Action(StrEnum):
-    """Work of a connector on a component."""
+    """Work of a connector on a component; or `NONE` and `APPROVE`, where no connector is asked."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -42,6 +42,14 @@ class Action(StrEnum):
     GET = "get"
     FIND = "find"
     NONE = "none"
+    APPROVE = "approve"
+    """A *gate*: the component waits until a person approves or rejects it."""
+
+
+UNSENT = frozenset({Action.NONE, Action.APPROVE})
+"""Actions of components that are never sent."""
+APPROVAL = ("approved_by", "approved_at", "approval_reason")
+"""Fields that a gate gains by its approval."""
 
 
 class State(StrEnum):
@@ -84,7 +92,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     """Object as submitted, whole, as compact JSON; its ``_state`` equals ``state``."""
     timeout: float | None = None
-    """Seconds that one attempt may take, from the component's ``_timeout``."""
+    """Seconds that one attempt may take, or that a gate waits, from the component's ``_timeout``."""
     retry: Retry | None = None
     """Retry rule, from the component's ``_retry``."""
     attempts: int = 0
@@ -146,6 +154,11 @@ class Build:
     absent: frozenset[str] = frozenset()
     """Those of the three lists that the build did not have at all: they are not added while they are
     empty."""
+
+
+def gates_of(build: Build) -> Iterator[int]:
+    """Yield the positions of the changes that wait for a person."""
+    return (place for place, change in enumerate(build.changes) if change.action is Action.APPROVE)
 
 
 def written(

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from scheduler.definition.converter import BUILD_ID, MAX_HEARTBEAT, MAX_TIMEOUT
-from scheduler.definition.model import BUILD_ACTIONS, PSEUDO_IDS, Action, State
+from scheduler.definition.converter import BUILD_ID, MAX_TIMEOUT
+from scheduler.definition.model import BUILD_ACTIONS, PSEUDO_IDS, UNSENT, Action, State
 from scheduler.definition.patterns import WORD
 from scheduler.definition.places import MAX_NAME, MAX_NAMES
 from scheduler.definition.rules import LONGEST, MOST, MOST_ATTEMPTS, MOST_RULES, ONCE, OnError
@@ -54,7 +54,7 @@ _Names: TypeAlias = Annotated[list[_Name], Meta(max_length=MAX_NAMES)] | None
 _Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=LONGEST)]
 _NotCompleted: Final = {"_state": _other_than(State.COMPLETED)}
 _SENT: Final = {
-    "if": {"properties": {**_NotCompleted, "_action": _other_than(Action.NONE)}},
+    "if": {"properties": {**_NotCompleted, "_action": _other_than(*UNSENT)}},
     "then": {
         "properties": {
             "_component": {"pattern": _token(RESERVED_TYPES, "(?!_)")},
@@ -68,6 +68,11 @@ _RENDERED: Final = {
     "then": {"properties": {"_raw": _schema_of(_Names)}},
 }
 """References of a component that is rendered; what a connector has returned is data, and left alone."""
+_GATE: Final = {
+    "if": {"properties": {"_action": {"enum": [Action.APPROVE]}}, "required": ["_action"]},
+    "then": {"properties": {"_retry": {"type": "null"}}},
+}
+"""A component that waits for a person: it is not tried again."""
 
 
 class RetryDocument(Struct, forbid_unknown_fields=True):
@@ -101,7 +106,10 @@ class ChangeDocument(Struct, rename=lambda name: f"_{name}"):
     component_id: ComponentId
     component: Annotated[str, Meta(min_length=1, description="Its type.", examples=["vpc"])]
     provider: Annotated[str, Meta(min_length=1, description="Its provider.", examples=["aws"])]
-    action: Annotated[Action, Meta(description="What the connector is asked to do; none: nothing.")]
+    action: Annotated[
+        Action,
+        Meta(description="What the connector is asked to do; none: nothing; approve: a person is asked."),
+    ]
     state: Annotated[
         Any | UnsetType,
         Meta(
@@ -111,7 +119,7 @@ class ChangeDocument(Struct, rename=lambda name: f"_{name}"):
     ] = UNSET
     timeout: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | UnsetType | None,
-        Meta(description="How long one attempt may take, in seconds."),
+        Meta(description="How long one attempt may take, or an approval, in seconds."),
     ] = UNSET
     heartbeat: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_HEARTBEAT)] | UnsetType | None,
@@ -171,7 +179,7 @@ class OptionsDocument(Struct):
     ] = UNSET
 
 
-_Change: TypeAlias = Annotated[ChangeDocument, Meta(extra_json_schema={"allOf": [_SENT, _RENDERED]})]
+_Change: TypeAlias = Annotated[ChangeDocument, Meta(extra_json_schema={"allOf": [_SENT, _RENDERED, _GATE]})]
 
 
 class BuildDocument(Struct):

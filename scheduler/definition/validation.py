@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from scheduler.definition.codec import ParsedBuild, parse_build
 from scheduler.definition.graph import Graph, Pair
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
-from scheduler.definition.model import PSEUDO_IDS, Action, Build, Change, State
+from scheduler.definition.model import PSEUDO_IDS, UNSENT, Action, Build, Change, State
 from scheduler.definition.places import named_fields
 from scheduler.definition.rules import DEFAULT_POLICY, Policy
 from scheduler.definition.scope import SeenByItself, Submitted, is_supplied
@@ -233,12 +233,12 @@ class _Check:
 
     def tokens(self, mode: Templates) -> None:
         """Check the parts of requests' subjects; parts that references supply are checked when due."""
-        none, completed = Action.NONE, State.COMPLETED
+        completed = State.COMPLETED
         known: set[tuple[str, str]] = set()
         """Pairs of words without a problem: there are few."""
         for change, position in zip(self.build.changes, self.parsed.places, strict=True):
             words = change.type, change.provider
-            if words in known or change.action is none or change.state is completed:
+            if words in known or change.action in UNSENT or change.state is completed:
                 continue
             found = len(self.problems)
             for name, token in (("_component", change.type), ("_provider", change.provider)):

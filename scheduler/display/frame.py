@@ -97,6 +97,8 @@ def _condition(progress: Progress, now: float) -> str:
         return f"no broker connection for {seconds(now - progress.away)}"
     if progress.silent is not None and now - progress.silent >= _PATIENCE:
         return f"no scheduler answers for {seconds(now - progress.silent)}"
+    if progress.gated and not progress.running and not progress.retrying and progress.status == "running":
+        return "waits for approval"
     return _STATUS.get(progress.status, "")
 
 

@@ -25,6 +25,7 @@ STATE_STYLES = {
     "running": "cyan",
     "retrying": "yellow",
     "skipped": "magenta",
+    "gated": "magenta",
     "errored": "bold red",
     "cancelled": "bold red",
     "halted": "yellow",
@@ -113,6 +114,8 @@ def counts(progress: Progress) -> Line:
         if number or index < _ALWAYS:
             style = STATE_STYLES.get(state, "") if number else "dim"
             line.append((f"{'  ' if line else ''}{number:,} {word}", style))
+            if state == "waiting" and progress.gated:
+                line.append((f" ({progress.gated:,} for approval)", STATE_STYLES["gated"]))
     return line
 
 
@@ -133,6 +136,7 @@ def waits_in_words(waits: Mapping[Wait, float], slots: str = "waiting") -> str:
         Wait.RETRY: "between attempts",
         Wait.PAUSE: "paused",
         Wait.OUTAGE: "without the broker",
+        Wait.APPROVAL: "for approval",
     }
     shown = [kind for kind in words if waits[kind] >= _WORTH_TELLING] or [Wait.SLOTS]
     return ", ".join(f"{seconds(waits[kind])} {words[kind]}" for kind in shown)

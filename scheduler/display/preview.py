@@ -20,7 +20,8 @@ _MOST_LINES: Final = 12
 _MOST_IDS: Final = 4
 """Largest number of a wave's components that are shown by name."""
 _MOST_TYPES: Final = 6
-_ORDER: Final = ("create", "update", "delete", "get", "find", "none")
+_ORDER: Final = ("create", "update", "delete", "get", "find", "none", "approve")
+_NOTES: Final = {Action.NONE: "  (nothing is sent)", Action.APPROVE: "  (waits for a person)"}
 _STYLES: Final = {"create": "green", "update": "yellow", "delete": "red", "get": "cyan", "find": "cyan"}
 
 
@@ -51,7 +52,7 @@ def _kinds(preview: Preview) -> Iterator[Line]:
     for action in sorted(kinds, key=_ORDER.index):
         counts = kinds[action]
         types = _types(dict(counts.most_common()))
-        note = "  (nothing is sent)" if action == Action.NONE else ""
+        note = _NOTES.get(Action(action), "")
         yield [(f"  {action:<7}", _STYLES.get(action, "")), (f"{counts.total():>7,}  {types}{note}", "")]
     if preview.completed:
         yield [(f"  {count(preview.completed, 'change')} completed already", "dim")]

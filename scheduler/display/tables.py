@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from scheduler.client.counts import GATED, STATES
 from scheduler.client.lenient import number, objects, text, whole
-from scheduler.client.progress import STATES, Progress
+from scheduler.client.progress import Progress
 from scheduler.client.selection import by_type
 from scheduler.client.timeline import FINISHED
 from scheduler.display.lines import (
@@ -68,7 +69,7 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
     flexible = (0, *range(5, len(told)))
     shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4), ids=(0,))
     for index, row in enumerate(shaped):
-        style = STATE_STYLES.get(row[2].strip(), "")
+        style = STATE_STYLES.get(row[2].partition(",")[0].strip(), "")
         line: Line = [(f"{row[0]}  {row[1]}  ", ""), (row[2], style), ("  " + "  ".join(row[3:]), "")]
         put(console, [("  ".join(row).rstrip(), "dim")] if index == 0 else line)
 
@@ -82,6 +83,8 @@ def _build_row(build: Answer, now: float) -> list[str]:
     age = "-" if began is None else seconds(now - began)
     fields = ("id", "action", "status", "name", "error")
     build_id, action, status, name, error = (printable(text(build.get(field))) for field in fields)
+    if gated := whole(build.get(GATED)):
+        status += f", {gated:,} gated"
     return [build_id, action, status, figures, age, "" if name == build_id else name, error]
 
 
@@ -141,7 +144,7 @@ def _types(console: Console, types: Mapping[str, Mapping[str, int]]) -> None:
     """Print a line for each type, if there are several."""
     if len(types) < 2:
         return
-    states = [state for state in STATES if any(tally.get(state) for tally in types.values())]
+    states = [state for state in (*STATES, GATED) if any(tally.get(state) for tally in types.values())]
     rows = [["TYPE", "ALL", *(state.upper() for state in states)]]
     for name, tally in list(types.items())[:_TYPES]:
         figures = [tally.get(state, 0) for state in states]
@@ -233,7 +236,7 @@ def show_components(console: Console, answer: Answer, now: float) -> None:
         answer: the whole build.
         now: time, the scheduler's clock, seconds since 1970; for durations that have not ended.
     """
-    first = ("errored", "retrying", "running", "waiting", "skipped", "completed")
+    first = ("errored", "retrying", "running", GATED, "waiting", "skipped", "completed")
     order = {state: place for place, state in enumerate(first)}
     found = sorted(objects(answer.get("components")), key=lambda one: order.get(text(one.get("state")), 9))
     rows = [["COMPONENT", "STATE", "TRIES", "WAITED", "WORKED", "ERROR"]]

@@ -19,6 +19,7 @@ _MARKS = {
     Wait.RETRY: ("╌", "between attempts"),
     Wait.PAUSE: ("=", "paused"),
     Wait.OUTAGE: ("x", "no broker"),
+    Wait.APPROVAL: ("?", "for approval"),
 }
 _SMALL = 20
 """Largest number of components of a build that is shown whole."""

@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from scheduler.client.counts import GATED
 from scheduler.client.orders import read_event
 from scheduler.client.progress import Progress
 from scheduler.client.view import News
@@ -64,7 +65,8 @@ class TerminalView:
         """Draw a frame."""
         self._now = now
         worth = [item for item in news if _is_worth_a_line(item, self._progress)]
-        lines = [_settled_line(item, self._console.width) for item in worth[-_MOST_ERRORS:]]
+        build = self._progress.build
+        lines = [_settled_line(item, build, self._console.width) for item in worth[-_MOST_ERRORS:]]
         if len(worth) > len(lines):
             lines.insert(0, Text(f"... {count(len(worth) - len(lines), 'line')} more", style="dim"))
         if lines:
@@ -85,10 +87,10 @@ class TerminalView:
         self._console.print(render_summary(self._progress, now, self._console.width))
 
 
-def _settled_line(item: News, width: int) -> Text:
+def _settled_line(item: News, build: str, width: int) -> Text:
     """Describe what happened on one line; an error may take two."""
     if not item.component:
-        return Text(fit(_of_the_build(item), width), style="yellow", no_wrap=True)
+        return Text(fit(_of_the_build(item, build), width), style="yellow", no_wrap=True)
     failed = item.state == "errored"
     text = Text(no_wrap=True)
     text.append(f"{_SETTLED[item.state]} ".ljust(_WORD), style=_STYLES[item.state])
@@ -111,7 +113,9 @@ def _details(item: News) -> str:
     return "" if item.took is None else f"  {seconds(item.took)}"
 
 
-def _of_the_build(item: News) -> str:
+def _of_the_build(item: News, build: str) -> str:
+    if item.state == GATED:
+        return f"{item.error} waits for approval: scheduler approve {build} {item.error}"
     order = None if item.event is None else read_event(item.event, 0.0)
     by = f" by {order.who}" if order is not None and order.by else ""
     return f"{item.state}{by}: {item.error}" if item.error else item.state + by
@@ -141,7 +145,7 @@ class PlainView:
 
     def _tell(self, item: News, now: float) -> None:
         if not item.component:
-            self._line(now, "build", printable(_of_the_build(item), _ERROR_WIDTH))
+            self._line(now, "build", printable(_of_the_build(item, self._progress.build), _ERROR_WIDTH))
             return
         name = printable(item.component, _ID_WIDTH)
         if item.state == "errored":

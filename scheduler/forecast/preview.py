@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from attrs import field, frozen
 
 from scheduler.definition.graph import Graph, Vertex
-from scheduler.definition.model import Action, Build, Change, State
+from scheduler.definition.model import UNSENT, Build, Change, State
 from scheduler.definition.rules import LimitRule
 from scheduler.definition.validation import Prepared
 from scheduler.forecast.durations import Durations
@@ -178,7 +178,7 @@ def _estimate(durations: Durations, subject: str) -> Estimate:
 
 def subject_of(change: Change) -> str | None:
     """Return the subject of the request for a change; None where nothing is sent."""
-    if change.action is Action.NONE or change.state is State.COMPLETED:
+    if change.action in UNSENT or change.state is State.COMPLETED:
         return None
     return f"{_word(change.type)}.{change.action.value}.{_word(change.provider)}"
 

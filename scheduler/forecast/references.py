@@ -7,7 +7,7 @@ from typing import Final
 from attrs import frozen
 
 from scheduler.definition.graph import Vertex
-from scheduler.definition.model import Action, Change, State
+from scheduler.definition.model import APPROVAL, Action, Change, State
 from scheduler.definition.scope import SeenByItself, Submitted, is_supplied
 from scheduler.definition.secrets.names import MASK
 from scheduler.definition.secrets.places import is_secret_place
@@ -105,14 +105,17 @@ class References:
         if not is_supplied(change) or change.action is Action.NONE or not keys:
             return None
         key = str(keys[0])
-        return (
-            None if key in self._keys_of(change) else f"its definition has no {key!r}: a reply must bring it"
-        )
+        if key in self._keys_of(change):
+            return None
+        if change.action is Action.APPROVE:
+            return f"it has no {key!r}, and its approval brings only {', '.join(APPROVAL)}"
+        return f"its definition has no {key!r}: a reply must bring it"
 
     def _keys_of(self, change: Change) -> frozenset[str]:
         found = self._keys.get(change.id)
         if found is None:
-            found = self._keys[change.id] = frozenset(change.fields)
+            gained = APPROVAL if change.action is Action.APPROVE else ()
+            found = self._keys[change.id] = frozenset((*change.fields, *gained))
         return found
 
     def unreachable(self) -> Iterator[Unreachable]:

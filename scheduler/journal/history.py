@@ -8,10 +8,12 @@ One file on purpose: for each event, what it changes stands beside the check tha
 """
 
 from enum import Enum
+from typing import Any
 
+import msgspec
 from attrs import field, mutable
 
-from scheduler.definition.model import State
+from scheduler.definition.model import Action, State
 from scheduler.errors import UnreadableLog
 from scheduler.journal.events import (
     Accepted,
@@ -146,6 +148,8 @@ class History:
         """Number of ``steps`` at the time when a key was replaced that reply subjects had shown."""
         self.orders = Orders()
         """Orders of operators, as far as they are kept."""
+        self.extended: dict[str, float] = {}
+        """Time that operators added to the wait of each gate that has not settled, in milliseconds."""
         self._writers: list[str] = []
         self._paused = False
         self._settled: dict[str, _Ending] = {}
@@ -290,6 +294,7 @@ class History:
         self.pauses.pop(component, None)
         self.held.pop(component, None)
         self.began.pop(component, None)
+        self.extended.pop(component, None)
         if errored:
             self._failed_at.setdefault(component, self.position)
         ending = self._settled.get(component)
@@ -330,6 +335,7 @@ class History:
         self.run = event.run
         if self.status is Status.REPORTED:
             self._paused = False
+            self.extended.clear()
         self.status, self.finished = Status.OPEN, None
 
     def _supply(self, n: int, event: Supplied) -> None:
@@ -339,10 +345,14 @@ class History:
             raise _wrong(n, f"{_shown(event.component)} is supplied, and it is completed already")
 
     def _extend(self, n: int, event: Extended) -> None:
-        flight = self.in_flight.get(event.component)
-        if flight is None:
-            raise _wrong(n, f"{_shown(event.component)} is given more time, and it is not in flight")
-        flight.extended += event.seconds * 1_000
+        component, milliseconds = event.component, event.seconds * 1_000
+        flight = self.in_flight.get(component)
+        if flight is not None:
+            flight.extended += milliseconds
+        elif component not in self._settled and _is_gate(self.accepted, component):
+            self.extended[component] = self.extended.get(component, 0.0) + milliseconds
+        else:
+            raise _wrong(n, f"{_shown(component)} is given more time, and it is not in flight")
 
     def _move(self, at: float, outage: float) -> None:
         """Move deadlines by an outage of ``outage`` milliseconds that ended ``at``."""
@@ -357,6 +367,24 @@ class History:
             raise _wrong(n, f"the build is finished, and {first} is in flight")
         self.finished = event
         self.status = Status.FINISHED
+
+
+class _Head(msgspec.Struct):
+    component: Any = msgspec.field(name="_component_id", default=None)
+    action: Any = msgspec.field(name="_action", default=None)
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+
+
+def _is_gate(accepted: Accepted | None, component: str) -> bool:
+    """Whether a component waits for a person, instead of being sent."""
+    changes = () if accepted is None else accepted.document.get("changes") or ()
+    heads = (
+        _decode_head(change) if isinstance(change, msgspec.Raw) else msgspec.convert(change, _Head)
+        for change in changes
+    )
+    return any(head.component == component and head.action == Action.APPROVE for head in heads)
 
 
 def _wrong(n: int, text: str) -> UnreadableLog:

@@ -20,7 +20,8 @@ class Order(Value, frozen=True):
     """Order of an operator that was carried out."""
 
     verb: str
-    """``cancel``, ``pause``, ``resume``, ``retry``, ``skip``, ``extend``, ``limit`` or ``release``."""
+    """``cancel``, ``pause``, ``resume``, ``retry``, ``skip``, ``approve``, ``reject``, ``extend``, ``limit``
+    or ``release``."""
     time: float = 0.0
     """Time at which it was carried out, in seconds since 1970."""
     component: str = ""

@@ -179,6 +179,14 @@ class Timings:
         """Return the time at which all dependencies were completed."""
         return self._due[vertex] or None
 
+    def waited(self, vertex: Vertex) -> float:
+        """Return the seconds since all dependencies were completed, without outages; 0 before that."""
+        due, now = self._due[vertex], self.clock()
+        if not due:
+            return 0.0
+        away = sum(max(0.0, end - max(due, begin)) for begin, end in self._outages)
+        return max(0.0, now - due - away)
+
     def sent(self, vertex: Vertex) -> float | None:
         """Return the time at which the current attempt left; None also between two attempts."""
         return self._sent[vertex] or None

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from attrs import define, field
 
 from scheduler.definition.graph import Vertex
-from scheduler.definition.model import Action, Change, State
+from scheduler.definition.model import APPROVAL, UNSENT, Action, Change, State
 from scheduler.definition.scope import Due, Returned, Submitted, elements_of
 from scheduler.definition.strictjson import decode
 from scheduler.definition.subjects import request_subject
@@ -172,16 +172,27 @@ class _Rehearsal:
             change = self._prepared.build.changes[vertex]
             if change.state is State.COMPLETED:
                 self._arrive(vertex, change, change.fields)
+            elif change.action is Action.APPROVE:
+                fine = self._approve(vertex, change) and fine
             elif change.action is not Action.NONE:
                 fine = self._mend(vertex) and fine
                 self._answer(vertex)
+        return fine
+
+    def _approve(self, vertex: Vertex, change: Change) -> bool:
+        """Complete a gate as its approval would; return whether nothing had to be changed for that."""
+        fine = self._mend(vertex)
+        rendered = self._rendered.get(vertex)
+        if rendered is not None:
+            self._arrive(vertex, change, {**decode(rendered.body), **dict.fromkeys(APPROVAL, "simulated")})
         return fine
 
     def _render(self, vertex: Vertex) -> TemplateError | None:
         change, template = self._prepared.build.changes[vertex], self._prepared.templates[vertex]
         try:
             rendered = template.render(Due(self._returned, vertex))
-            self._subjects[vertex] = _subject(change, rendered)
+            if change.action is not Action.APPROVE:
+                self._subjects[vertex] = _subject(change, rendered)
             self._rendered[vertex] = rendered
         except TemplateError as error:
             return error
@@ -262,7 +273,7 @@ def _subject(change: Change, rendered: Rendered) -> str:
 
 
 def _is_sent(change: Change) -> bool:
-    return change.state is not State.COMPLETED and change.action is not Action.NONE
+    return change.state is not State.COMPLETED and change.action not in UNSENT
 
 
 def _in_order(prepared: Prepared) -> Iterator[Vertex]:

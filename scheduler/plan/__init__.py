@@ -6,9 +6,9 @@ acts on it, and reports what happened.
 
 A component that fails is data. An exception here is a bug of the driver (`errors.PlanError`).
 
-`plan` decides on events, and `steering` on the commands of operators. `state` holds what the events change,
-and is their only writer. `requests` renders requests, `phases` holds the table of legal transitions,
-`attempts` counts attempts, and `ledger` keeps the components that exist.
+`plan` decides on events, `steering` on the commands of operators, and `gates` on approvals. `state` holds
+what the events change, and is their only writer. `requests` renders requests, `phases` holds the table of
+legal transitions, `attempts` counts attempts, and `ledger` keeps the components that exist.
 """
 
 from scheduler.plan.phases import Phase

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.keys import from_connector, without_mistakable
 from scheduler.definition.limits import Limits
-from scheduler.definition.model import PSEUDO_IDS, Action, Build, State
+from scheduler.definition.model import PSEUDO_IDS, UNSENT, Action, Build, State
 from scheduler.definition.scope import Due, Returned, Submitted, elements_of
 from scheduler.definition.strictjson import Raw
 from scheduler.journal.events import Settled
@@ -21,7 +21,7 @@ from scheduler.plan.outcome import Outcome, cut, error_text, failure
 
 _WITHOUT_OUTPUT = frozenset({Action.NONE, Action.DELETE})
 """Actions of changes whose outcome others cannot refer to."""
-_UNUSUAL = frozenset({Action.NONE, Action.DELETE, Action.FIND})
+_UNUSUAL = frozenset({*UNSENT, Action.DELETE, Action.FIND})
 """Actions of changes that do not leave the one component that they are about."""
 
 
@@ -63,7 +63,7 @@ class Ledger:
         action = change.action
         if action not in _UNUSUAL:
             return Settled(change.id, body, (body,))
-        if action is Action.NONE:
+        if action in UNSENT:
             return Settled(change.id, body)
         if action is Action.DELETE:
             return Settled(change.id, body, deletes=(body,))
@@ -106,10 +106,14 @@ class Ledger:
         """Forget the failure of a change that is to be done after all."""
         self.final.pop(vertex, None)
 
+    def kept(self, vertex: Vertex) -> Mapping[str, Any]:
+        """Return a change as it is kept: with its outcome, or else as it was submitted."""
+        final = self.final.get(vertex)
+        return self._build.changes[vertex].fields if final is None else final
+
     def error(self, vertex: Vertex) -> str | None:
         """Return the error of a failed change; None where there is none."""
-        final = self.final.get(vertex)
-        found = (self._build.changes[vertex].fields if final is None else final).get("error")
+        found = self.kept(vertex).get("error")
         return None if found is None else error_text(found, self._limits)
 
     def keep(self, vertex: Vertex, body: Mapping[str, Any]) -> None:

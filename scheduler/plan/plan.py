@@ -4,8 +4,8 @@ Each decision is an event. It is applied to the state at once (`PlanState.apply`
 persisted; `Plan.replay` applies the same events from the log of an earlier process.
 
 Here stand the decisions about a change, in the order in which they happen to it. What they change is in
-`state`. Beside it: commands of operators in `steering`, replies that come late in `late_replies`, how a run
-ends in `ending`, the report in `summary`.
+`state`. Beside it: commands of operators in `steering`, components that wait for a person in `gates`, replies
+that come late in `late_replies`, how a run ends in `ending`, the report in `summary`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
-from scheduler.definition.model import Action, State
+from scheduler.definition.model import Action, State, gates_of
 from scheduler.definition.rules import Retries
 from scheduler.definition.template import Laborious
 from scheduler.definition.validation import Prepared
@@ -55,6 +55,7 @@ class Plan:
         "_secrets",
         "build",
         "digest",
+        "gates",
         "graph",
         "mark",
         "phases",
@@ -78,6 +79,8 @@ class Plan:
         """The validated build."""
         self.build = prepared.build
         self.graph = prepared.graph
+        self.gates = frozenset(gates_of(prepared.build))
+        """Changes that wait for a person, and are never sent (`plan.gates`)."""
         self.digest = prepared.digest.hex()
         """Digest of the build's content, in hexadecimal."""
         self.mark = mark
@@ -112,8 +115,6 @@ class Plan:
                     event = self._ledger.completion(index[component], body)
             case Supplied(component=component, output=output):
                 self.requests.learn_output(index[component], output)
-            case _:
-                pass
         self.state.apply(event)
         self.state.skips.clear()
         if isinstance(event, Started):
@@ -159,7 +160,7 @@ class Plan:
             persist its ``started``, then call `sent` or `withdraw`.
 
         Raises:
-            IllegalTransition: the change has begun already, or a dependency is not completed.
+            IllegalTransition: the change has begun already, a dependency is not completed, or it is a gate.
             Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
         """
         state = self.state
@@ -169,8 +170,8 @@ class Plan:
         phases, completed = self.phases, Phase.COMPLETED
         for dependency in self.graph.dependencies[vertex]:
             if phases[dependency] is not completed:
-                msg = f"{change.id} cannot begin before {self.graph.ids[dependency]} is completed"
-                raise IllegalTransition(msg)
+                needed = self.graph.ids[dependency]
+                raise IllegalTransition(f"{change.id} cannot begin before {needed} is completed")
         if vertex in state.outputs:
             return self.complete_with(vertex, state.outputs[vertex])
         if change.action is Action.NONE:
@@ -184,8 +185,7 @@ class Plan:
                 raise
             except TemplateError as error:
                 self.requests.let_go(vertex)
-                text = str(error).removeprefix(f"{change.id}.")
-                return self.fail(vertex, text)
+                return self.fail(vertex, str(error).removeprefix(f"{change.id}."))
         self.requests.take(vertex)
         state.apply(request.started)
         return request
@@ -237,8 +237,9 @@ class Plan:
             Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
         """
         if self.phases[vertex] not in IN_FLIGHT:
-            msg = f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and was not sent"
-            raise IllegalTransition(msg)
+            raise IllegalTransition(
+                f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and was not sent"
+            )
         try:
             request = self.requests.make(vertex)
         except Laborious:
@@ -269,23 +270,23 @@ class Plan:
             IllegalTransition: the change is not in flight.
         """
         vertex = request.vertex
-        phase = self.phases[vertex]
-        if phase is not Phase.RUNNING:
-            raise IllegalTransition(f"{self.graph.ids[vertex]} is {phase.name}, and was not sent")
+        if self.phases[vertex] is not Phase.RUNNING:
+            raise IllegalTransition(
+                f"{self.graph.ids[vertex]} is {self.phases[vertex].name}, and was not sent"
+            )
         change = self.build.changes[vertex]
         outcome, kept = self.requests.look_at(request, outcome)
         if outcome.completed:
             kept = kept or self.requests.identified(request, change.fields, State.COMPLETED)
             return self.applied(self._ledger.completion(vertex, kept))
-        attempts = self.state.attempts
-        again = attempts.again(vertex, request.retry, outcome, luck, elapsed)
+        again = self.state.attempts.again(vertex, request.retry, outcome, luck, elapsed)
         error = self.cut(outcome.error or "failed")
         if isinstance(again, str):
             return self.fail(vertex, error + again, request, outcome.body)
         if self.state.draining:
             error += " (not tried again: the build was halted)"
             return self.fail(vertex, error, request, outcome.body)
-        failed = attempts.failed(vertex) + 1
+        failed = self.state.attempts.failed(vertex) + 1
         retrying = Retrying(change.id, request.attempt, error, again.pause, change.raw, failed)
         self.state.apply(retrying)
         return retrying

@@ -20,7 +20,7 @@ from scheduler.definition.strictjson import packed
 from scheduler.definition.subjects import request_subject
 from scheduler.definition.template import Laborious, Rendered, Work
 from scheduler.definition.validation import Prepared
-from scheduler.errors import TemplateError
+from scheduler.errors import IllegalTransition, TemplateError
 from scheduler.journal.events import Started
 from scheduler.plan.attempts import RetryRules
 from scheduler.plan.outcome import Outcome
@@ -123,8 +123,11 @@ class Requests:
         Raises:
             Laborious: rendering it takes long (`rendering`).
             TemplateError: a reference in it cannot be resolved.
+            IllegalTransition: it is a gate.
         """
         change = self._build.changes[vertex]
+        if change.action is Action.APPROVE:
+            raise IllegalTransition(f"{change.id} waits for a person, and is never sent")
         rendered = self.rendered(vertex)
         if change.sensitive and vertex not in self._renderings and not self._is_learnt(vertex, rendered):
             if len(rendered.body) > _LEARNT_HERE:

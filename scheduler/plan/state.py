@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.limits import Limits
-from scheduler.definition.model import Action, Build, State
+from scheduler.definition.model import UNSENT, Build, State
 from scheduler.definition.rules import LimitRule, Policy, read_limits
 from scheduler.journal.events import (
     Cancelled,
@@ -187,7 +187,7 @@ class PlanState:
         for vertex, change in enumerate(changes):
             if change.state is State.ERRORED:
                 self.phases.move(vertex, Phase.ERRORED)
-            elif change.state is State.RUNNING and change.action is not Action.NONE:
+            elif change.state is State.RUNNING and change.action not in UNSENT:
                 self.phases.move(vertex, Phase.STARTING)
                 self.phases.move(vertex, Phase.RUNNING)
         for vertex, change in enumerate(changes):

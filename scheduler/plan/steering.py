@@ -10,7 +10,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from scheduler.definition.graph import Vertex
-from scheduler.definition.model import Action
+from scheduler.definition.model import UNSENT, Action
 from scheduler.definition.rules import read_limits
 from scheduler.errors import Refused
 from scheduler.journal.events import Cancelled, Event, Limited, Paused, Retried, Settled, Supplied, Unpaused
@@ -151,8 +151,8 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
     a new run begins.
 
     Raises:
-        Refused: the change is completed; it has failed in a cancelled build that is not finished; or it is
-            a ``find``, and its connector could not have returned this output.
+        Refused: the change is completed; it has failed in a cancelled build that is not finished; it is a
+            gate; or a ``find``, and its connector could not have returned this output.
         Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
     """
     phase = plan.phases[vertex]
@@ -160,6 +160,11 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
     if phase is Phase.COMPLETED:
         raise Refused("conflict", f"{name} is completed already")
     change = plan.build.changes[vertex]
+    if vertex in plan.gates:
+        # Who may skip components is not thereby who may approve.
+        again = "retry it, and then " if phase is Phase.ERRORED else ""
+        cure = f"{again}approve it: scheduler approve {plan.build.id} {name}"
+        raise Refused("conflict", f"{name} is a gate, and not to be skipped; {cure}")
     if change.action is Action.FIND:
         # Checked as it will be merged: an operator is refused what a connector would be refused.
         refusal = plan.state.ledger.checked_find({**change.fields, **output}).error
@@ -213,17 +218,22 @@ def retry_told(plan: Plan, vertex: Vertex | None, *, behind: bool = False) -> tu
     expected = set() if idle else set(plan.phases.within(Phase.WAITING))
     events = retry(plan, vertex, behind=behind)
     adopted = sum(isinstance(event, Settled) for event in events)
-    again = len(getattr(events[0], "components", ())) - adopted
+    chosen = [plan.graph.index[name] for name in getattr(events[0], "components", ())]
+    asking = len(plan.gates.intersection(chosen))
+    again = len(chosen) - adopted - asking
     due = set(plan.phases.within(Phase.WAITING)) - expected
-    total = sum(plan.build.changes[one].action is not Action.NONE for one in due)
+    total = sum(plan.build.changes[one].action not in UNSENT for one in due)
     text = f"{count(total, 'component')} will be sent"
     if total == again:
         text += " again"
     elif again:
         text += f", {again:,} of them again"
+    if asking:
+        asks = f"{count(asking, 'gate')} will ask for approval again"
+        text = f"{text}; {asks}" if total else asks
     if adopted:
         text += f"; of {adopted} a late success is taken instead"
-    return events, text, total + adopted
+    return events, text, total + asking + adopted
 
 
 def supplied(plan: Plan, vertex: Vertex) -> str:

@@ -127,7 +127,8 @@ class Replayer:
                 index[component]: max(0.0, (until - now) / 1_000)
                 for component, until in history.pauses.items()
             },
-            extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended},
+            extended={v: flight.extended / 1_000 for v, flight in flights.items() if flight.extended}
+            | {index[gate]: more / 1_000 for gate, more in history.extended.items()},
             # While the build is paused, only up to when the pause began to count for the component.
             begun={
                 index[component]: max(0.0, (history.held.get(component, now) - began) / 1_000)

@@ -24,8 +24,9 @@ DELETE_COMPONENT = "build.del.mapping.component"
 
 FIND = "build.find"
 
-UNFINISHED = ("in_progress", "syncing")
-"""Statuses of unfinished builds in the store; the second is that of its imports and syncs."""
+UNFINISHED = ("in_progress", "syncing", "awaiting_approval")
+"""Statuses of unfinished builds in the store; the second is that of its imports and syncs, the third of
+those that wait for a person."""
 
 _ACTIONS = {
     "apply": "build.create",

@@ -10,12 +10,10 @@ from scheduler.definition.template import Laborious
 from scheduler.dispatch.slots import Slots
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
-from scheduler.plan import Phase, Plan
-from scheduler.plan.phases import IN_FLIGHT
+from scheduler.plan import Phase, Plan, gates
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.supervision.heartbeats import heartbeats, in_words
-from scheduler.text import agreeing, doing, seconds
+from scheduler.text import agreeing, doing, listed, seconds
 from scheduler.walk import Walk
 
 Document = dict[str, Any]
@@ -88,6 +86,8 @@ def summary(seen: Seen) -> Document:
         "counts": plan.phases.shown(),
         "accepted": timings.accepted,
     }
+    if asking := len(gates.reached(plan)):
+        document["gated"] = asking
     if plan.state.finished and timings.over is not None:
         document["ended"] = timings.over
     if plan.state.cause is not None:
@@ -100,11 +100,10 @@ def summary(seen: Seen) -> Document:
 def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     """Return the state of one component."""
     plan, timings = seen.plan, seen.timings
-    phase = plan.phases[vertex]
     document: Document = {
         "id": plan.graph.ids[vertex],
         "subject": plan.requests.subject(vertex),
-        "state": "running" if phase is Phase.STARTING else phase.value,
+        "state": _state(plan, vertex),
         "attempt": plan.attempt(vertex),
     }
     times = {"due": timings.due(vertex), "sent": timings.sent(vertex), "ended": timings.ended(vertex)}
@@ -118,6 +117,10 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
     error = plan.error(vertex)
     if error is not None:
         document["error"] = plan.texts.masked(error, 1_000)
+    if vertex in plan.gates:
+        document["gate"] = True
+        if seen.walk is not None and (left := seen.walk.gates.left(vertex)) is not None:
+            document["expires"] = timings.clock() + left
     if graph:
         document["needs"] = [
             plan.graph.ids[dependency] for dependency in plan.graph.dependencies[vertex][:_MOST_NEEDS]
@@ -166,9 +169,11 @@ class Explainer:
         plan = self._plan
         failed = [*plan.phases.within(Phase.ERRORED), *plan.phases.within(Phase.RETRYING)]
         running = self._by_subject()
+        asking = gates.reached(plan)
+        reasons += [self.component(vertex) for vertex in asking[: _SHOWN // 2]]
         reasons += [self.component(vertex) for vertex in failed[: _SHOWN // 2]]
         reasons += [self._group(subject, vertices) for subject, vertices in running[: _SHOWN // 2]]
-        return reasons, max(0, len(failed) - _SHOWN // 2) + max(0, len(running) - _SHOWN // 2)
+        return reasons, sum(max(0, len(more) - _SHOWN // 2) for more in (asking, failed, running))
 
     def subjects(self, vertex: Vertex | None) -> list[str]:
         """Return the subjects of what is in flight, of which it matters whether anybody subscribes to them.
@@ -258,7 +263,7 @@ class Explainer:
         ]
         shown = sorted(failed)[:_SHOWN]
         return Reason(
-            f"it is left out, since {_listed(shown, len(failed))} failed", None, {"waits_for": shown}
+            f"it is left out, since {listed(shown, len(failed))} failed", None, {"waits_for": shown}
         )
 
     def _running(self, vertex: Vertex) -> Reason:
@@ -306,9 +311,11 @@ class Explainer:
             return Reason(f"it will not be sent: {plan.texts.cause or 'the scheduler is shutting down'}", due)
         if missing:
             ids = [plan.graph.ids[one] for one in missing[:_SHOWN]]
-            states = [f"{plan.graph.ids[one]} ({_called(plan.phases[one])})" for one in missing[:_SHOWN]]
-            text = f"it waits for {_listed(states, len(missing))}"
+            states = [f"{plan.graph.ids[one]} ({_state(plan, one)})" for one in missing[:_SHOWN]]
+            text = f"it waits for {listed(states, len(missing))}"
             return Reason(text, timings.accepted, {"waits_for": ids})
+        if vertex in plan.gates:
+            return self._gated(vertex, due)
         if plan.state.paused:
             return Reason("it is due, and the build is paused", due)
         walk = self._seen.walk
@@ -318,18 +325,24 @@ class Explainer:
             return Reason("it is due, and its references take long to be evaluated", due)
         limits = [] if walk is None else self._slots.blocking(walk.plan, subject)
         if limits:
-            text = f"it is due, and waits for the limit {_listed(limits, len(limits))}"
+            text = f"it is due, and waits for the limit {listed(limits, len(limits))}"
             return Reason(text, due, {"limit": limits[0], "subject": subject})
         if not self._store.available:
             return Reason("it is due, and nothing can be persisted at the moment", due)
         return Reason("it is about to be sent", due, {"subject": subject})
 
+    def _gated(self, vertex: Vertex, due: float | None) -> Reason:
+        plan, walk = self._plan, self._seen.walk
+        left = None if walk is None else walk.gates.left(vertex)
+        bound = "" if left is None else f", and fails in {seconds(left)} without it"
+        cure = f"scheduler approve {plan.build.id} {plan.graph.ids[vertex]}, or reject"
+        return Reason(f"it waits for approval{bound}: {cure}", due)
+
     def _document(self, reason: Reason, vertex: Vertex | None = None) -> Document:
         document: Document = {"text": reason.text[:4_000]}
         if vertex is not None:
-            phase = self._plan.phases[vertex]
             document["component"] = self._plan.graph.ids[vertex]
-            document["state"] = _called(phase)
+            document["state"] = _state(self._plan, vertex)
         if reason.since is not None:
             now = self._seen.timings.clock()
             document |= {"since": reason.since, "seconds": round(max(0.0, now - reason.since), 3)}
@@ -338,12 +351,9 @@ class Explainer:
         return document | dict(reason.more)
 
 
-def _called(phase: Phase) -> str:
+def _state(plan: Plan, vertex: Vertex) -> str:
+    """Return the state of a component for people; a gate that waits for one of them is ``gated``."""
+    phase = plan.phases[vertex]
+    if phase is Phase.WAITING and gates.is_reached(plan, vertex):
+        return "gated"
     return "running" if phase is Phase.STARTING else phase.value
-
-
-def _listed(names: list[str], total: int) -> str:
-    if not names:
-        return "something"
-    more = f" and {total - len(names)} more" if total > len(names) else ""
-    return ", ".join(names) + more

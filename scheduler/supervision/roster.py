@@ -243,7 +243,9 @@ class Roster:
         if seconds < _WORTH_NOTING:
             return
         for held in self._held.values():
-            if held.walk is not None and held.track is not None and held.walk.plan.phases.in_flight:
+            if held.walk is None or held.track is None:
+                continue
+            if held.walk.plan.phases.in_flight or held.walk.gates.asking:
                 held.track.timings.note_outage(seconds)
                 held.walk.note_outage(seconds)
 

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable
 
 import structlog
+from attrs import evolve
 
 from scheduler.definition.reply_subjects import draw_key
 from scheduler.definition.validation import Prepared
@@ -138,6 +139,8 @@ class Supervisor:
         timings = self._planner.timings_of(plan, history)
         if plan.state.run != history.run:
             timings.begin_run(plan.phases.unsettled(), timings.clock())
+        if plan.gates:
+            resumption = evolve(resumption, waited={gate: timings.waited(gate) for gate in plan.gates})
         walk, track = self._runner.prepare(plan, timings, key=history.key, resumption=resumption)
         # A watcher that has followed the build so far has seen fewer events than this.
         track.sequence = 2 * len(history.steps)

@@ -7,6 +7,7 @@ from scheduler.definition.template import INLINE_WORK, Laborious
 from scheduler.plan import ending
 from scheduler.walk.component import OVER, ComponentRun, Stage
 from scheduler.walk.context import Context
+from scheduler.walk.gates import Gates
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
@@ -25,6 +26,7 @@ class ComponentTasks:
         hold: holds while the build is paused.
         starts, outcomes: begin attempts, and book their ends.
         resumer: resumes attempts that an earlier process began.
+        gates: waits for people.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ComponentTasks:
         starts: Starts,
         outcomes: Outcomes,
         resumer: Resumer,
+        gates: Gates,
     ) -> None:
         self._plan = context.plan
         self._runs = context.runs
@@ -55,6 +58,7 @@ class ComponentTasks:
         self._starts = starts
         self._outcomes = outcomes
         self._resumer = resumer
+        self._gates = gates
         self._renderer = context.renderer
 
     async def run(self, vertex: Vertex) -> None:
@@ -196,6 +200,9 @@ class ComponentTasks:
     async def _try(self, run: ComponentRun) -> None:
         """Take a step towards the next attempt, if it is to come: wait, take slots, or make the attempt."""
         plan, vertex = self._plan, run.vertex
+        if vertex in plan.gates:
+            await self._gates.wait(run)
+            return
         if plan.is_instant(vertex) and not plan.state.paused:
             await self._begin(run)
             return

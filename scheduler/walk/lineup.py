@@ -142,13 +142,15 @@ class Lineup:
             return None
         if not again:
             self._observer.due(vertex)
-        if plan.state.paused:
+        if vertex in plan.gates:
+            self._look_at(run)  # It waits for a person, also in a pause.
+        elif plan.state.paused:
             self.park(run, next(self._slots.numbers))
-            return None
-        if plan.is_instant(vertex):
+        elif plan.is_instant(vertex):
             self._granted.grant(run, next(self._slots.numbers))
-            return None
-        return run
+        else:
+            return run
+        return None
 
     def _line_up(self, runs: Sequence[ComponentRun], given_back: Held = None) -> None:
         self._slots.line_up(runs, [self._subject(run) for run in runs], given_back)
@@ -229,7 +231,7 @@ class Lineup:
     def _is_open(self, vertex: Vertex) -> bool:
         """Return whether its subject is to be found before it is lined up."""
         plan = self._plan
-        if not plan.requests.has_open_subject(vertex) or plan.is_instant(vertex):
+        if not plan.requests.has_open_subject(vertex) or plan.is_instant(vertex) or vertex in plan.gates:
             return False
         run = self._runs.get(vertex)
         return run is None or not run.supplied_subject
@@ -275,8 +277,7 @@ class Lineup:
             return
         for wait in run.waits:
             wait.cancel()
-        call = self._runs.call_of(vertex)
-        if call is not None:
+        if (call := self._runs.call_of(vertex)) is not None:
             call.abandon()
         if run.stage is Stage.QUEUED:
             self._slots.leave(run)

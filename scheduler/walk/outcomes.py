@@ -141,7 +141,7 @@ class Outcomes:
         luck = random.random()  # noqa: S311
         step = interruptible.call(plan.build.id, plan.settle, request, outcome, luck, elapsed)
         if isinstance(step, Settled):
-            self._tell(vertex, step, number)
+            self.tell(vertex, step, number)
         else:
             run.retry_at = trio.current_time() + step.pause
             if plan.state.paused:
@@ -152,11 +152,11 @@ class Outcomes:
     async def keep(self, settled: Settled) -> None:
         """Book and persist an outcome that comes from no attempt; an error halts the build first."""
         vertex = self._plan.graph.index[settled.component]
-        self._tell(vertex, settled, self._plan.attempt(vertex))
+        self.tell(vertex, settled, self._plan.attempt(vertex))
         self._recording.record(vertex, settled)
         await self._recording.written()
 
-    def _tell(self, vertex: Vertex, settled: Settled, attempt: int) -> None:
+    def tell(self, vertex: Vertex, settled: Settled, attempt: int) -> None:
         """Tell the observer of an outcome; after an error, log it and withdraw what has not left."""
         error = settled.body.get("error") if settled.body["_state"] == "errored" else None
         self._observer.settled(vertex, attempt, error)

@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Resend
 from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.timers import Timers
 from scheduler.journal.orders import Order
 from scheduler.journal.records import Position
 from scheduler.plan import Request
@@ -49,6 +50,10 @@ class Observer:
 
 class Sender(Protocol):
     """Port for requests and their replies; implemented by `dispatch.connectors.Connectors`."""
+
+    @property
+    def timers(self) -> Timers:
+        """Deadlines, on a clock that stands still while the broker is away."""
 
     def send(
         self, request: Request, token: str = "", departing: Callable[[Call], None] | None = None

@@ -47,12 +47,14 @@ class Resumption:
     pauses: Mapping[Vertex, float] = field(factory=dict)
     """Time until the next attempt of each component that waits for one, in seconds."""
     extended: Mapping[Vertex, float] = field(factory=dict)
-    """Time by which operators extended components in flight, in seconds."""
+    """Time by which operators extended components in flight, and gates, in seconds."""
     begun: Mapping[Vertex, float] = field(factory=dict)
     """Time since the first attempt of each component that was tried, in seconds; without what does not count
     for ``total_timeout``."""
     old: Mapping[Vertex, str] = field(factory=dict, repr=False)
     """Former key of the build, for components in flight from a version whose reply subjects had no owner."""
+    waited: Mapping[Vertex, float] = field(factory=dict)
+    """Time for which each gate has waited that was reached, in seconds."""
     heard: tuple[str, ...] = ()
     """Subjects on which replies to earlier processes are heard."""
 

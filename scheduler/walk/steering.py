@@ -4,8 +4,8 @@ A command takes effect as soon as it is decided, without a checkpoint, so that n
 between. It is acknowledged when it is persisted. Until then nothing leaves because of it.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -16,16 +16,20 @@ from scheduler.dispatch.call import Call
 from scheduler.errors import InvalidRule, Refused
 from scheduler.journal.events import Event, Extended, Settled, Supplied
 from scheduler.journal.orders import ORDER_CARRIED_OUT, Order
-from scheduler.plan import Phase, steering
+from scheduler.plan import Phase, gates, steering
 from scheduler.plan.outcome import failure
 from scheduler.text import count
 from scheduler.walk.context import Context
+from scheduler.walk.gates import Gates
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
+from scheduler.walk.outcomes import Outcomes
 from scheduler.walk.recording import Recording
 from scheduler.walk.starts import Starts
 
 _log = structlog.get_logger()
+
+_T = TypeVar("_T")
 
 _MOST_SECONDS = 30 * 86_400.0
 
@@ -43,10 +47,20 @@ class Steering:
         hold: pauses and halts the build.
         lineup: line-up of the components that are to begin.
         starts: lets nothing leave because of a command until that is persisted.
+        outcomes: books the decision about a gate.
+        gates: waits for people.
     """
 
     def __init__(
-        self, context: Context, recording: Recording, hold: Hold, lineup: Lineup, starts: Starts
+        self,
+        context: Context,
+        recording: Recording,
+        hold: Hold,
+        lineup: Lineup,
+        starts: Starts,
+        *,
+        outcomes: Outcomes,
+        gates: Gates,
     ) -> None:
         self._plan = context.plan
         self._connectors = context.connectors
@@ -56,6 +70,8 @@ class Steering:
         self._hold = hold
         self._lineup = lineup
         self._starts = starts
+        self._outcomes = outcomes
+        self._gates = gates
         self._renderer = context.renderer
         self._runs = context.runs
         self._tasks = context.tasks
@@ -164,27 +180,68 @@ class Steering:
     async def supply(self, vertex: Vertex, output: Mapping[str, Any], order: Order | None = None) -> str:
         """Complete a component with this output, without sending it (again); returns a sentence."""
         order = self._recorded(order)
-        before = self._settled()
-        try:
-            events = steering.supply(self._plan, vertex, output)
-        except Laborious:
-            await self._renderer.render_now(vertex)
-            try:
-                self.check()
-                before = self._settled()
-                events = steering.supply(self._plan, vertex, output)
-            finally:
-                self._plan.requests.let_go(vertex)
+
+        def decide() -> tuple[set[Vertex], list[Event]]:
+            return self._settled(), steering.supply(self._plan, vertex, output)
+
+        before, events = await self._rendered(vertex, decide)
         self._observer.happened("skipped", vertex, order)
         await self._carry_out(events, before, order)
         return steering.supplied(self._plan, vertex)
 
+    async def approve(self, vertex: Vertex, order: Order) -> str:
+        """Complete a gate, so that what depends on it begins. Returns a sentence for a person."""
+        order = steering.recorded(self._plan, order)
+
+        def decide() -> Settled:
+            self._gates.check(vertex)
+            return gates.approve(self._plan, vertex, order)
+
+        await self._decide(vertex, "approved", await self._rendered(vertex, decide), order)
+        return f"{self._plan.graph.ids[vertex]} is approved"
+
+    async def reject(self, vertex: Vertex, order: Order) -> str:
+        """Fail a gate. Returns a sentence for a person."""
+        order = steering.recorded(self._plan, order)
+        self._gates.check(vertex)
+        await self._decide(vertex, "rejected", gates.reject(self._plan, vertex, order), order)
+        return f"{self._plan.graph.ids[vertex]} is rejected"
+
+    async def _decide(self, vertex: Vertex, what: str, settled: Settled, order: Order) -> None:
+        """Carry out the decision about a gate, which its plan has applied."""
+        self._observer.happened(what, vertex, order)
+        self._outcomes.tell(vertex, settled, self._plan.attempt(vertex))
+        self._lineup.stir(vertex)
+        await self._persist(settled, order=order)
+
+    async def _rendered(self, vertex: Vertex, decide: Callable[[], _T]) -> _T:
+        """Decide about a component; where it has to be rendered beside the loop for that, do so first."""
+        try:
+            return decide()
+        except Laborious:
+            await self._renderer.render_now(vertex)
+        try:
+            self.check()
+            return decide()
+        finally:
+            self._plan.requests.let_go(vertex)
+
     async def extend(self, vertex: Vertex, seconds: float, order: Order | None = None) -> str:
-        """Give an attempt that is in flight more time, in seconds. Returns a sentence for a person."""
+        """Give an attempt in flight, or a gate, more time, in seconds. Returns a sentence for a person."""
         name = self._plan.graph.ids[vertex]
         if not 0 < seconds <= _MOST_SECONDS:
             raise Refused("invalid", f"seconds: above 0 and at most {_MOST_SECONDS:.0f}")
-        call = self._runs.call_of(vertex)
+        if vertex in self._plan.gates:
+            self._gates.extend(vertex, seconds)
+        else:
+            self._extend_attempt(vertex, seconds)
+        order = self._recorded(order)
+        self._observer.happened("extended", vertex, order)
+        await self._persist(Extended(name, seconds), order=order)
+        return f"{name} has {seconds:g} s more"
+
+    def _extend_attempt(self, vertex: Vertex, seconds: float) -> None:
+        name, call = self._plan.graph.ids[vertex], self._runs.call_of(vertex)
         if call is None:
             phase = self._plan.phases[vertex].value
             raise Refused("conflict", f"{name} is {phase}: only what is in flight can be given more time")
@@ -192,10 +249,6 @@ class Steering:
             # The log has no place for it behind the outcome.
             raise Refused("conflict", f"{name} has just been answered: it needs no more time")
         self._connectors.extend(call, seconds)
-        order = self._recorded(order)
-        self._observer.happened("extended", vertex, order)
-        await self._persist(Extended(name, seconds), order=order)
-        return f"{name} has {seconds:g} s more"
 
     async def limit(self, limits: Mapping[str, int | str], order: Order | None = None) -> str:
         """Give the build other limits of its own. Returns a sentence for a person."""

@@ -19,6 +19,8 @@ persists whatever comes before its own component.
 A slot is held until the outcome is persisted. Where the store keeps order, it is held only until the outcome
 is recorded: the start of the component that gets the slot next goes into the same record.
 
+One file on purpose: the parts are made here, and a run from its start to its report stands beside them.
+
 Each part knows only parts above it in this list; the walk makes them all::
 
     component, tasks      the data of each component's run; its task
@@ -29,7 +31,8 @@ Each part knows only parts above it in this list; the walk makes them all::
     hold                  halts and pauses
     recording             the build's journal, and what follows when it fails
     outcomes, starts      the ends of attempts; their beginnings
-    resumption, steering  attempts of an earlier process; commands of operators
+    resumption, gates     attempts of an earlier process; waits for people
+    steering              commands of operators
     component_tasks       the task of each component, which uses all of these
 """
 
@@ -56,6 +59,7 @@ from scheduler.walk.component import Runs
 from scheduler.walk.component_tasks import ComponentTasks
 from scheduler.walk.context import Context
 from scheduler.walk.frontier import from_the_start
+from scheduler.walk.gates import Gates
 from scheduler.walk.granted import Granted
 from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
@@ -145,6 +149,8 @@ class Walk:
             outcomes=outcomes,
             starts=starts,
         )
+        self.gates = Gates(context, resumption, lineup=lineup, outcomes=outcomes, starts=starts)
+        """Waits for people."""
         self._component_tasks = ComponentTasks(
             context,
             granted=granted,
@@ -154,8 +160,11 @@ class Walk:
             starts=starts,
             outcomes=outcomes,
             resumer=resumer,
+            gates=self.gates,
         )
-        self._steering = Steering(context, recording, hold, lineup, starts)
+        self._steering = Steering(
+            context, recording, hold, lineup, starts, outcomes=outcomes, gates=self.gates
+        )
 
     # ---- from the start to the report
 
@@ -236,6 +245,7 @@ class Walk:
         self._outcomes.close_given_up()
         self._outcomes.arrived.clear()
         self._unsent.clear()
+        self.gates.clear()
         self._lineup.clear()
         self._recording.close()
 

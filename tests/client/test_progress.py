@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from support.feeds import JSON, T, Told, event
 
 from scheduler.client.attempts import SLOWEST
-from scheduler.client.progress import STATES, Progress
+from scheduler.client.counts import STATES
+from scheduler.client.progress import Progress
 
 NAMES = ("a", "b", "c")
 

@@ -83,10 +83,10 @@ def test_each_kind_of_waiting_has_a_name() -> None:
     assert a.attempts == ((T + 1, T + 4), (T + 7, T + 15), (T + 40, T + 50))
     assert (a.working, a.waiting, a.total) == (21, 29, 50)
     # Whoever waits for another attempt would do so without a pause as well.
-    assert a.waits == {"slots": 1 + 1 + 7, "retry": 2 + 7, "pause": 8, "outage": 3}
-    assert b.waits == {"slots": 2, "retry": 0, "pause": 5, "outage": 3}
+    assert a.waits == {"slots": 1 + 1 + 7, "retry": 2 + 7, "pause": 8, "outage": 3, "approval": 0}
+    assert b.waits == {"slots": 2, "retry": 0, "pause": 5, "outage": 3, "approval": 0}
     assert set(c.waits.values()) == {0}
-    assert found.waits == {"slots": 11, "retry": 9, "pause": 13, "outage": 6}
+    assert found.waits == {"slots": 11, "retry": 9, "pause": 13, "outage": 6, "approval": 0}
     assert found.waiting == sum(found.waits.values())
 
 
@@ -94,7 +94,7 @@ def test_a_pause_that_goes_on_lasts_until_now() -> None:
     """What is held by it waits for its end."""
     waiting = component("a", 90, 0, 0) | {"state": "waiting", "ended": None, "sent": None}
     (span,) = read_timeline(WAITED | {"status": "paused", "components": [waiting]}).spans
-    assert span.waits == {"slots": 8, "retry": 0, "pause": 2, "outage": 0}
+    assert span.waits == {"slots": 8, "retry": 0, "pause": 2, "outage": 0, "approval": 0}
     assert (span.attempts, span.working) == ((), 0)
 
 

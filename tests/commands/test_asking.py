@@ -14,7 +14,7 @@ from support.shell import FakeScheduler
 from trio.testing import wait_all_tasks_blocked
 
 from scheduler import cli
-from scheduler.client.progress import STATES
+from scheduler.client.counts import STATES
 from scheduler.commands.signing import user_and_host
 
 BUILD = "prod-eu-1"
@@ -28,6 +28,8 @@ COMMANDS = (
     "resume",
     "retry",
     "skip",
+    "approve",
+    "reject",
     "extend",
     "limit",
     "timeline",
@@ -36,6 +38,8 @@ COMMANDS = (
 ARGUMENTS = {
     "list": [],
     "skip": [BUILD, "vpc::a"],
+    "approve": [BUILD, "vpc::a"],
+    "reject": [BUILD, "vpc::a"],
     "extend": [BUILD, "vpc::a", "60"],
     "limit": [BUILD, "vpc.create.*=5"],
 }
@@ -191,6 +195,12 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
             ["skip", BUILD, "vpc::a", "--output", '{"id": 7}'],
             "skip",
             {"component": "vpc::a", "output": {"id": 7}},
+        ),
+        (["approve", BUILD, "approve::a"], "approve", {"component": "approve::a"}),
+        (
+            ["reject", BUILD, "approve::a", "--reason", "no", "--as", "anna"],
+            "reject",
+            {"component": "approve::a", "reason": "no", "by": "anna"},
         ),
         (["extend", BUILD, "vpc::a", "1h30m"], "extend", {"component": "vpc::a", "seconds": 5400.0}),
         (["extend", BUILD, "vpc::a", "90.5"], "extend", {"component": "vpc::a", "seconds": 90.5}),

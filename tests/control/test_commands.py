@@ -26,7 +26,7 @@ from support.fakes import (
 from support.walks import fail
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from scheduler.client.progress import STATES
+from scheduler.client.counts import STATES
 from scheduler.errors import StoreUnavailable
 from scheduler.journal.events import Cancelled, Paused
 from scheduler.stores.log import BuildLog

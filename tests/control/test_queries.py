@@ -23,7 +23,7 @@ from support.fakes import (
 from support.walks import fail
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from scheduler.client.progress import STATES
+from scheduler.client.counts import STATES
 from scheduler.control import reports
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.finished import FinishedBuilds

@@ -171,6 +171,7 @@ def test_a_verb_is_described_as_its_command_is() -> None:
 
 def test_the_name_of_a_structure_is_its_verb() -> None:
     """Every verb of the wire is there, under its own name."""
-    wanted = "list get why history plan report unmasked cancel pause resume retry skip extend limit"
-    assert tuple(wanted.split()) == NAMES
+    questions = "list get why history plan report unmasked"
+    commands = "cancel pause resume retry skip approve reject extend limit"
+    assert tuple(f"{questions} {commands}".split()) == NAMES
     assert [verb.request.verb() for verb in VERBS.values()] == list(NAMES)

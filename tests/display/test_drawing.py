@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.builds import build, change, prepare
 
-from scheduler.client.progress import STATES
+from scheduler.client.counts import STATES
 from scheduler.display.drawing import (
     MOST_NODES,
     Drawing,

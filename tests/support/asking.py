@@ -11,11 +11,13 @@ from trio.testing import wait_all_tasks_blocked
 from support.fakes import JSON, Reply, Site, document, encode, ignore, open_service
 
 QUERIES = ("list", "get", "why", "history", "plan", "report", "unmasked")
-STEERING = ("cancel", "pause", "resume", "retry", "skip", "extend", "limit")
+STEERING = ("cancel", "pause", "resume", "retry", "skip", "approve", "reject", "extend", "limit")
 VERBS = (*QUERIES, *STEERING)
 CHAIN = document("ab", [("a", "b")])
 NEEDED: dict[str, JSON] = {
     "skip": {"component": "a"},
+    "approve": {"component": "a"},
+    "reject": {"component": "a"},
     "extend": {"component": "a", "seconds": 5},
     "limit": {"limits": {"*": 3}},
 }

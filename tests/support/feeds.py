@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from scheduler.client.progress import STATES
+from scheduler.client.counts import STATES
 
 JSON: TypeAlias = dict[str, Any]
 

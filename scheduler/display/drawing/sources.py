@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scheduler.client.counts import GATED, STATES
 from scheduler.client.lenient import text, texts
-from scheduler.client.progress import STATES
 from scheduler.definition.graph import Graph
 from scheduler.definition.model import Build, State
 from scheduler.display.drawing.model import Drawing, Node
@@ -44,7 +44,8 @@ def drawing_of(summary: Mapping[str, Any], components: Sequence[Mapping[str, Any
         index[name] = len(nodes)
         type_ = text(component.get("subject")).partition(".")[0]
         error = text(component.get("error"))
-        nodes.append(Node(name, type_, state if state in STATES else "unknown", error=error))
+        known = state in STATES or state == GATED
+        nodes.append(Node(name, type_, state if known else "unknown", error=error))
         needs.append(texts(component.get("needs")))
     edges = [
         (index[one], position)
