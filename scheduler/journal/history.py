@@ -374,16 +374,13 @@ class _Head(msgspec.Struct):
     action: Any = msgspec.field(name="_action", default=None)
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_heads = msgspec.json.Decoder(list[_Head]).decode
 
 
 def _is_gate(accepted: Accepted | None, component: str) -> bool:
     """Whether a component waits for a person, instead of being sent."""
     changes = () if accepted is None else accepted.document.get("changes") or ()
-    heads = (
-        _decode_head(change) if isinstance(change, msgspec.Raw) else msgspec.convert(change, _Head)
-        for change in changes
-    )
+    heads = _decode_heads(changes if isinstance(changes, msgspec.Raw) else msgspec.json.encode(changes))
     return any(head.component == component and head.action == Action.APPROVE for head in heads)
 
 
