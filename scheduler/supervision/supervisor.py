@@ -13,7 +13,7 @@ from scheduler.errors import AlreadyLogged, StoreError
 from scheduler.journal.events import Accepted
 from scheduler.journal.history import History
 from scheduler.journal.records import Status
-from scheduler.plan import Plan
+from scheduler.plan import Phase, Plan
 from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.stores import Store
 from scheduler.supervision.planner import Planner
@@ -140,7 +140,8 @@ class Supervisor:
         if plan.state.run != history.run:
             timings.begin_run(plan.phases.unsettled(), timings.clock())
         if plan.gates:
-            resumption = evolve(resumption, waited={gate: timings.waited(gate) for gate in plan.gates})
+            undecided = [gate for gate in plan.gates if plan.phases[gate] is Phase.WAITING]
+            resumption = evolve(resumption, waited={gate: timings.waited(gate) for gate in undecided})
         walk, track = self._runner.prepare(plan, timings, key=history.key, resumption=resumption)
         # A watcher that has followed the build so far has seen fewer events than this.
         track.sequence = 2 * len(history.steps)

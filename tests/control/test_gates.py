@@ -8,7 +8,7 @@ import pytest
 import trio
 from support.asking import ask, refused, running
 from support.durable import Plant, flat, until
-from support.fakes import JSON, Site, change, document, ignore, states
+from support.fakes import JSON, Reply, Site, change, document, ignore, states
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 GATE = "approve::g"
@@ -189,3 +189,26 @@ async def test_a_rejected_gate_asks_again_in_a_new_run(autojump_clock: MockClock
         await until(lambda: len(process.reports) == 2)
         assert process.reports[-1][0] == "build.create.done"
         assert process.requests == ["a", "z"]
+
+
+async def test_a_gate_that_is_retried_in_a_later_run_has_all_of_its_time(autojump_clock: MockClock) -> None:
+    """Its wait in an earlier run does not count, although that run's process is gone."""
+    value = document([change(GATE, action="approve", _timeout=1_000), "b"], options={"on_error": "continue"})
+    left = [2]
+
+    def script(one: JSON) -> list[Reply]:
+        left[0] -= 1
+        return [Reply("errored")] if left[0] >= 0 else []
+
+    plant = Plant(script)
+    async with plant.run() as process:
+        await process.submit(value)
+        await until(lambda: process.reports)
+    async with plant.run() as process:
+        await trio.sleep(5)
+        await ask(process, "skip", component="b", output={})
+        await until(lambda: process.reports)
+        await trio.sleep(5)
+        await ask(process, "retry", component=GATE)
+        await trio.sleep(900)
+        assert (await component_of(process, GATE))["state"] == "gated"

@@ -33,6 +33,7 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.records import Elsewhere, Position, Status, decode_record
 from simulation.bounds import Bounds
+from simulation.gating import DECISIONS, Gating, is_gate
 from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
 from simulation.labour import BOUNDLESS
@@ -57,6 +58,7 @@ _DEEDS = {
     "skip": "Supplied",
     "extend": "Extended",
     "limit": "Limited",
+    **DECISIONS,
 }
 """Event that the log must have once an operator is told that a command was carried out."""
 
@@ -73,6 +75,7 @@ class Checker:
         self._replies = Replies(scenario, self._wrong)
         self._ordering = Ordering(scenario, self._rulebook, self._wrong)
         self._bounds = Bounds(scenario, self._rulebook, self._wrong)
+        self._gating = Gating(scenario, self._wrong)
         self._builds: dict[str, Build] = {}
         for document in scenario.builds:
             needed = dependencies(document)
@@ -216,6 +219,7 @@ class Checker:
                 build.loaded[who] = n
                 self._times.taken_up(name, who, self._now)
                 self._ordering.accepted(build)
+                self._gating.note_due(name, build, self._now)
                 self._bounds.settled(build, None, self._now)
             case Loading():
                 self._taken_up(name, build, n, who)
@@ -238,6 +242,7 @@ class Checker:
                 in_flight = build.components[component].current is not None
                 self._settled(name, build, n, component, body)
                 self._ordering.settled(build, component, in_flight=in_flight)
+                self._gating.note_due(name, build, self._now)
                 self._bounds.settled(build, component, self._now)
             case Reported(run=run):
                 build.run(run).reported_at = n
@@ -307,12 +312,14 @@ class Checker:
             case Unpaused():
                 build.paused_at = 0
             case Retried(components=components, run=run):
-                if run > build.last_run:
+                afresh = run > build.last_run
+                if afresh:
                     build.last_run, build.paused_at = run, 0
                     self._load(build, n, who)
                     self._gauges.reopened(build.document["id"])
                 for component in components:
                     self._reopen(build, component)
+                self._gating.note_due(build.document["id"], build, self._now, afresh=afresh)
                 self._forgive(build)
             case Supplied(component=component, output=output):
                 failed = build.components[component].settled is not None
@@ -321,6 +328,8 @@ class Checker:
                 build.components[component].supplied_at = n
                 if failed:
                     self._forgive(build)
+            case Extended(component=component, seconds=seconds):
+                self._gating.extended(build.document["id"], component, seconds)
             case Limited(limits=limits):
                 self._gauges.limited(build.document["id"], n, dict(limits))
 
@@ -355,13 +364,19 @@ class Checker:
             return
         one.settled = body
         build.settled_at[component] = n
+        if is_gate(one.change):
+            self._gating.settled(name, build, component, body, self._now)
         if body["_state"] == "errored":
-            self._failed(name, build, component, one, body)
+            if not is_gate(one.change):
+                self._failed(name, build, component, one, body)
             if self._failures(build) > build.forgiven + build.most_failures:
                 self._halt(build, n)
         elif one.supplied is not None and {**body, **one.supplied} == body:
             pass
-        elif body["_action"] != "none" and one.answers.get(body.get("serial", "")) != "completed":
+        elif (
+            body["_action"] not in {"none", "approve"}
+            and one.answers.get(body.get("serial", "")) != "completed"
+        ):
             self._wrong(f"G3 {name}: {component} is completed, and no connector said so")
         self._end(one, n)
         self._gauges.ended(name, component)
@@ -463,6 +478,8 @@ class Checker:
         identity, subject, reply, size = step.detail
         attempt = one.attempt(identity)
         self._tokens[reply] = (name, component, identity)
+        if is_gate(one.change):
+            self._wrong(f"G2 {name}: the gate {component} is sent")
         if not attempt.started_at:
             self._wrong(f"G2 {name}: {identity} leaves before its start is committed")
         if missing := self._incomplete(build, component):
@@ -595,6 +612,8 @@ class Checker:
     def _order_left(self, step: Step) -> None:
         verb, reply, document = step.detail
         self._orders[reply] = (self._now, verb, step.build, step.component)
+        if verb in DECISIONS:
+            self._gating.ordered(verb, step.build, step.component)
         if verb in {"pause", "resume"}:
             self._builds[step.build].resuming = verb == "resume"
         if verb == "skip" or document.get("now"):

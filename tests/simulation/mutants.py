@@ -15,11 +15,13 @@ import trio
 from attrs import evolve
 from msgspec.structs import replace
 
+import scheduler.plan.plan
+import scheduler.plan.requests
 import scheduler.stores.appender
 import scheduler.supervision.reader
 from scheduler.bus import Bus
 from scheduler.config import Settings
-from scheduler.definition.model import Resend
+from scheduler.definition.model import Action, Resend
 from scheduler.definition.rules import Retry
 from scheduler.definition.template import Rendered, Scope, Template, Work
 from scheduler.definition.validation import Prepared, read_build
@@ -37,6 +39,7 @@ from scheduler.journal.records import Position, encode_event
 from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request, steering
 from scheduler.plan.attempts import Again, AttemptCounts
+from scheduler.plan.gates import expire
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.report import Report
 from scheduler.plan.requests import Requests
@@ -53,7 +56,9 @@ from scheduler.stores.log_journal import LogJournal
 from scheduler.stores.positions import ReplyPositions
 from scheduler.supervision.reporting import Recorder
 from scheduler.walk import Walk
+from scheduler.walk.component import ComponentRun
 from scheduler.walk.frontier import Frontier
+from scheduler.walk.gates import Gates
 from scheduler.walk.lineup import Lineup
 from scheduler.walk.starts import Starts
 from scheduler.walk.tasks import Tasks
@@ -651,6 +656,48 @@ def _read_while_others_wait() -> list[Patch]:
     return [(scheduler.supervision.reader, "read_build", stubborn)]
 
 
+def _gates_that_are_sent() -> list[Patch]:
+    """A gate is a component like any other: whoever takes its request may answer it."""
+    actions = SimpleNamespace(FIND=Action.FIND, APPROVE=None)
+    return [
+        (scheduler.plan.plan, "gates_of", lambda _: ()),
+        (scheduler.plan.requests, "Action", actions),
+    ]
+
+
+def _gates_that_open_by_themselves() -> list[Patch]:
+    """A gate completes as soon as it is reached."""
+
+    async def hasty(gates: Gates, run: ComponentRun) -> None:
+        await gates._outcomes.keep(gates._plan.complete_with(run.vertex, {}))
+
+    return [(Gates, "wait", hasty)]
+
+
+def _approvals_in_memory_only() -> list[Patch]:
+    """That a gate was approved is acknowledged, and not persisted."""
+    note = BuildLog.note
+
+    def forgetful(log: BuildLog, *events: Event, order: Order | None = None) -> int:
+        kept = [one for one in events if not (isinstance(one, Settled) and "approved_by" in one.body)]
+        return note(log, *kept, order=order)
+
+    return [(BuildLog, "note", forgetful)]
+
+
+def _gates_bounded_like_attempts() -> list[Patch]:
+    """A gate without a time of its own fails as soon as an attempt would."""
+    until_decided = Gates._until_decided
+
+    async def impatient(gates: Gates, run: ComponentRun) -> None:
+        with trio.move_on_after(1.0):
+            await until_decided(gates, run)
+        if gates._plan.is_due(run.vertex):
+            await gates._outcomes.keep(expire(gates._plan, run.vertex, 1.0))
+
+    return [(Gates, "_until_decided", impatient)]
+
+
 _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _no_write_ahead,
     _accepted_too_early,
@@ -705,6 +752,10 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _work_that_costs_nothing,
     _rendered_while_others_wait,
     _read_while_others_wait,
+    _gates_that_are_sent,
+    _gates_that_open_by_themselves,
+    _approvals_in_memory_only,
+    _gates_bounded_like_attempts,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
     maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS

@@ -51,6 +51,8 @@ class Operating:
     """The operator's rules for what fails, as in the setting."""
     orders: tuple[Order, ...] = ()
     strikes: tuple["Strike", ...] = ()
+    gates: bool = False
+    """Whether any component waits for people."""
     max_bytes: int = 0
     """Of requests in flight, as in the setting; 0 where nothing is said of it."""
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from scheduler.errors import NoResponders
+from simulation.gates import decision
+from simulation.gating import APPROVER, is_gate
 from simulation.network import SimBus
 from simulation.operating import JSON, Order
 from simulation.trace import Step
@@ -37,10 +39,12 @@ class Operator:
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Connect, and begin with all orders."""
-        orders = self._driver.scenario.operating.orders
-        if not orders:
+        orders, gates = self._driver.scenario.operating.orders, self._driver.scenario.operating.gates
+        if not orders and not gates:
             return
         await self.bus.connect()
+        if gates:
+            nursery.start_soon(self._decide)
         for order in orders:
             self.pending += 1
             nursery.start_soon(self._carry_out, order)
@@ -99,6 +103,22 @@ class Operator:
             for build in self._driver.scenario.builds:
                 if build["id"] not in self._driver.over:
                     await self.ask("resume", {"id": build["id"]})
+
+    async def _decide(self) -> None:
+        """Look for gates that wait, and decide about them, or not."""
+        seed = self._driver.scenario.seed
+        rng = random.Random(f"approver {seed}")
+        while True:
+            await trio.sleep(rng.uniform(0.1, 2.0))
+            for build in self._driver.scenario.builds:
+                name = build["id"]
+                if name in self._driver.over or not any(map(is_gate, build["changes"])):
+                    continue
+                seen = await self.ask("get", {"id": name}) or {}
+                for one in seen.get("components", []):
+                    verb = decision(seed, name, one["id"])
+                    if one["state"] == "gated" and verb:
+                        await self.ask(verb, {"id": name, "component": one["id"], "by": APPROVER})
 
     async def ask(self, verb: str, document: JSON) -> JSON | None:
         """Ask once; returns the answer, None where there is none."""

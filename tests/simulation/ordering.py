@@ -94,7 +94,7 @@ class Ordering:
     def _is_due(self, build: Build, component: str) -> bool:
         """Tell whether a component waits only for its slots."""
         one = build.components[component]
-        if one.settled is not None or one.attempts or one.change["_action"] == "none":
+        if one.settled is not None or one.attempts or one.change["_action"] in {"none", "approve"}:
             return False
         return all(
             (settled := build.components[other].settled) is not None and settled["_state"] == "completed"

@@ -9,6 +9,7 @@ from simulation.aims import aims, burden, cancelled, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
+from simulation.gates import put_gates
 from simulation.labour import laborious
 from simulation.operating import Operating, operate, spoil
 from simulation.vanishing import vanish
@@ -133,7 +134,8 @@ def imagine(seed: int) -> Scenario:
     operating = operate(seed, builds, begin, heals_at)
     cancels = cancelled(seed, builds)
     orders = operating.orders + paused(seed, builds) + cancels
-    operating = evolve(operating, orders=orders, max_bytes=burden(seed, builds))
+    gates = not wide and put_gates(seed, builds)
+    operating = evolve(operating, orders=orders, max_bytes=burden(seed, builds), gates=gates)
     impatient = random.Random(f"impatient {seed}").random() < 0.06
     if impatient:
         # Many an answer comes when the next attempt is being waited for.

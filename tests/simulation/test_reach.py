@@ -6,6 +6,7 @@ import pytest
 
 from scheduler.jetstream.streams import SENTINEL
 from scheduler.journal.events import (
+    Accepted,
     Cancelled,
     Loading,
     Paused,
@@ -49,6 +50,7 @@ WANTED = (
     ),
     *("a second run", "a third run", "a late success adopted", "a late success before the next attempt"),
     *("taken up while paused", "taken up while cancelled", "taken up while it waits for another attempt"),
+    *("told approve", "told reject", "a gate that nobody decides", "taken up while a gate waits"),
     *("killed when an order has left", "killed before an operator is told", "told by a process that dies"),
 )
 
@@ -65,7 +67,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         met["failed by a connector"] += error.endswith("cannot")
         met["nobody listened"] += error.startswith("no connector")
         met["outcome unknown"] += error.startswith("outcome unknown")
-        met["given up for another attempt"] += error.endswith("who had it sent again: it hangs")
+        met["a gate that nobody decides"] += error.startswith("not approved within")
         met["late success kept"] += "adoptable" in body
         met["tried once, by its connector's word"] += error.endswith("not retryable)")
         met["out of attempts"] += " (after " in error and error.endswith(" attempts)")
@@ -96,6 +98,8 @@ class _Follower:
         """Of a build: what an operator has made of it."""
         self._retrying: set[tuple[str, str]] = set()
         self._failed: set[str] = set()
+        self._gates: Counter[str] = Counter()
+        """Gates of each build that nobody has decided."""
         self._last = ""
         self._told: set[str] = set()
 
@@ -137,6 +141,8 @@ class _Follower:
         self.met += _of_a_log(record)
         for event in record.events:
             match event:
+                case Accepted(document=document):
+                    self._gates[build] = bytes(document["changes"]).count(b'"_action":"approve"')
                 case Paused() | Cancelled():
                     self._state[build] = type(event).__name__.lower()
                 case Unpaused() | Retried():
@@ -145,6 +151,7 @@ class _Follower:
                     self._retrying.add((build, component))
                 case Loading():
                     self.met[f"taken up while {self._state.get(build)}"] += 1
+                    self.met["taken up while a gate waits"] += self._gates[build] > 0
                     waits = any(name == build for name, _ in self._retrying)
                     self.met["taken up while it waits for another attempt"] += waits
                 case Started(component=component):
@@ -154,6 +161,7 @@ class _Follower:
                     late = (build, component) in self._retrying and body["_state"] == "completed"
                     self.met["a late success before the next attempt"] += late
                     self._retrying.discard((build, component))
+                    self._gates[build] -= body["_action"] == "approve"
                     if body["_state"] == "errored":
                         self._failed.add(build)
                 case _:
