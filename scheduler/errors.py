@@ -37,6 +37,7 @@
     │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be read
+    ├── NotPosted                a notification got no answer
     ├── BrokerError              the embedded broker could not be started
     ├── Hung                     work on one build blocked the loop for too long, and was interrupted
     ├── SteeringError            a running scheduler refuses a question or command, or none answers
@@ -279,6 +280,10 @@ class UnreadableLog(StoreError):
 
 class Hung(SchedulerError):
     """Work on one build blocked the loop for too long, and was interrupted; the message names the place."""
+
+
+class NotPosted(SchedulerError):
+    """A notification got no answer; the message says why, without a URL."""
 
 
 class BrokerError(SchedulerError):

@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from msgspec.structs import replace
 
 from scheduler.definition.codec import ParsedBuild, parse_build
+from scheduler.definition.destinations import AllowedHosts, destinations_of
 from scheduler.definition.graph import Graph, Pair
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import PSEUDO_IDS, UNSENT, Action, Build, Change, State
@@ -105,6 +106,7 @@ def read_build(
     action: str | None = None,
     inline: bool = False,
     allowance: int = INLINE_WORK,
+    notify: AllowedHosts | None = None,
 ) -> Prepared:
     """Read and check a submitted build (WIRE: "Intake").
 
@@ -119,6 +121,7 @@ def read_build(
         action: the subject that it came in on; None for another origin (`codec.parse_build`).
         inline: whether other tasks wait meanwhile, so that long work has to be done again elsewhere.
         allowance: units of work above which that is so.
+        notify: hosts that its field ``notify`` may name; None: that field has no meaning.
 
     Raises:
         Laborious: its references take more than ``allowance``, and ``inline`` is set.
@@ -141,6 +144,8 @@ def read_build(
     policy, problems = Policy.of(parsed.build.fields.get("options"), len(parsed.build.changes))
     if not resumed:
         check.problems += problems
+        if notify is not None:
+            check.problems += destinations_of(parsed.build.fields.get("notify"), notify)[1]
     if check.problems:
         raise InvalidBuild("invalid", [secrets.mask_problem(problem) for problem in check.problems])
     every = tuple(template for template in compiled if template is not None)
