@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _VARIABLES: Final = {"nats_url": ("NATS_URL", "NATS_URI"), "context": ("NATS_CONTEXT",)}
 """Variables that others gave their names; ``NATS_URI`` is the one that Ernest sets."""
 _DECLARED: Final = "setting"
-_SECRETS: Final = frozenset({"password", "token"})
+_SECRETS: Final = frozenset({"notify_secret", "password", "token"})
 _SHOWN: Final = 100
 """Characters of a wrong value that an error message repeats."""
 
@@ -36,6 +36,7 @@ class Section(StrEnum):
     BUILDS = "Builds"
     TIMES = "Times"
     LIMITS = "Limits"
+    NOTIFICATIONS = "Notifications"
     LOG = "Log"
     SIMULATED = "Simulated connectors"
 

@@ -34,9 +34,10 @@ STORE = Group("Store", sort_key=3)
 BUILDS = Group("Builds", sort_key=4)
 TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)
 LIMITS = Group("Limits", sort_key=6)
-SIMULATED = Group("Simulated connectors", sort_key=7)
-BROKER = Group("Broker", sort_key=8)
-LOG = Group("Log", sort_key=9)
+NOTIFICATIONS = Group("Notifications", sort_key=7)
+SIMULATED = Group("Simulated connectors", sort_key=8)
+BROKER = Group("Broker", sort_key=9)
+LOG = Group("Log", sort_key=10)
 _PANELS: Final = {
     Section.BROKER: BROKER,
     Section.EMBEDDED: OPTIONS,
@@ -45,6 +46,7 @@ _PANELS: Final = {
     Section.BUILDS: BUILDS,
     Section.TIMES: TIMES,
     Section.LIMITS: LIMITS,
+    Section.NOTIFICATIONS: NOTIFICATIONS,
     Section.LOG: LOG,
     Section.SIMULATED: SIMULATED,
 }

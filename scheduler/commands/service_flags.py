@@ -21,7 +21,12 @@ class BuildFlags(Flags):
     """Flags for the bounds of a build."""
 
 
-@flags((Settings, Section.BUILDS), (Settings, Section.TIMES), (Settings, Section.LIMITS))
+@flags(
+    (Settings, Section.BUILDS),
+    (Settings, Section.TIMES),
+    (Settings, Section.LIMITS),
+    (Settings, Section.NOTIFICATIONS),
+)
 class ServiceFlags(Flags):
     """Flags for the work of the service."""
 

@@ -13,6 +13,14 @@ import platformdirs
 from attrs import Factory, frozen
 
 from scheduler.bus.options import DEFAULT_SERVER, BusOptions
+from scheduler.config.notifications import (
+    check_notify,
+    check_notify_hosts,
+    parse_notify,
+    parse_notify_hosts,
+    read_notify,
+    read_signing_keys,
+)
 from scheduler.config.reading import (
     ATTEMPT_TIMEOUT,
     HEARTBEAT,
@@ -32,6 +40,7 @@ from scheduler.config.reading import (
     parse_timeouts,
 )
 from scheduler.definition.choices import OnUnresolved, Templates
+from scheduler.definition.destinations import AllowedHosts, Destination
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Resend
 from scheduler.definition.patterns import first_match
@@ -239,6 +248,34 @@ class Settings:
         name="limits",
         more="See [Limits](operating.md#limits).",
     )
+    notify: tuple[str, ...] = setting(
+        (),
+        "URLs to post notifications of every build to, separated by commas.",
+        Section.NOTIFICATIONS,
+        read=parse_notify,
+        more="See [Notifications](operating.md#notifications).",
+        repr=lambda urls: f"<{len(urls)} URLs>",
+    )
+    """URLs of the operator's; their paths may be secrets."""
+    notify_hosts: tuple[str, ...] = setting(
+        (),
+        "Hosts that a build may name in its field 'notify': 'hooks.example.com,127.0.0.1:9000'.",
+        Section.NOTIFICATIONS,
+        read=parse_notify_hosts,
+        otherwise="none",
+        more="Without it that field has no meaning.",
+    )
+    notify_secret: str | None = setting(
+        None,
+        "Secret that signs notifications; safer in the variable, as others can see flags.",
+        Section.NOTIFICATIONS,
+        repr=False,
+    )
+    notify_secret_file: Path | None = setting(
+        None,
+        "File with that secret, or with one on each line while it is replaced.",
+        Section.NOTIFICATIONS,
+    )
     log_level: LogLevel = setting("info", "Lowest level to log.", Section.LOG)
     log_format: LogFormat = setting("auto", "auto: readable text in a terminal, JSON elsewhere.", Section.LOG)
 
@@ -257,8 +294,35 @@ class Settings:
             checked_pattern("limits", rule.pattern)
         check_capture(self.capture)
         check_providers(self.capture_providers)
+        check_notify(self.notify)
+        check_notify_hosts(self.notify_hosts)
+        if self.notifies:
+            _ = self.signing_keys()
         if not _NAME.fullmatch(self.name):
             raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
+
+    @property
+    def notifies(self) -> bool:
+        """Whether there may be notifications."""
+        return bool(self.notify or self.notify_hosts)
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """Destinations of notifications of every build."""
+        return read_notify(self.notify)
+
+    @property
+    def allowed_hosts(self) -> AllowedHosts | None:
+        """Hosts that builds may name; None where their field ``notify`` has no meaning."""
+        return AllowedHosts.of(self.notify_hosts) if self.notify_hosts else None
+
+    def signing_keys(self) -> tuple[bytes, ...]:
+        """Return the keys that notifications are signed with.
+
+        Raises:
+            InvalidSettings: there is none, or the file with it cannot be read.
+        """
+        return read_signing_keys(self.notify_secret, self.notify_secret_file)
 
     def timeout_for(self, subject: str) -> float:
         """Return the seconds that a request on ``subject`` may take, without a ``_timeout`` of its own."""

@@ -203,6 +203,10 @@ class BuildDocument(Struct):
     ] = UNSET
     edges: Annotated[list[EdgeDocument] | UnsetType | None, Meta(description="What waits for what.")] = UNSET
     options: Annotated[OptionsDocument | UnsetType, Meta(description="How the build runs.")] = UNSET
+    notify: Annotated[
+        Any | UnsetType,
+        Meta(description="URLs to notify, where the service allows it: one, or a list of at most 4."),
+    ] = UNSET
 
 
 def build_schema() -> Schema:

@@ -41,6 +41,7 @@ class BuildReader:
 
     def __init__(self, settings: Settings, objects: Objects | None, executor: Executor | None = None) -> None:
         self._settings = settings
+        self._allowed_hosts = settings.allowed_hosts
         self._objects = objects
         self._executor = executor or ThreadExecutor()
         # Only as many definitions are held in memory as are read at a time.
@@ -124,6 +125,7 @@ class BuildReader:
                 action=action,
                 inline=allowance is not None,
                 allowance=allowance or 0,
+                notify=self._allowed_hosts,
             )
 
         try:
