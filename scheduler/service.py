@@ -22,6 +22,8 @@ from scheduler.control.subscribers import Subscribers
 from scheduler.dispatch.connectors import Connectors
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
+from scheduler.notifying import Notifier
+from scheduler.notifying.poster import Poster
 from scheduler.recovery.documents import Documents
 from scheduler.recovery.durable import Durable
 from scheduler.recovery.persistence import BuildParts, Persistence, Recovery
@@ -35,6 +37,7 @@ from scheduler.supervision.draining import drain
 from scheduler.supervision.feed import Feed
 from scheduler.supervision.intake import Receipts
 from scheduler.supervision.kept_reports import KeptReports
+from scheduler.supervision.notices import counters_of, notices_of, open_notifier
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.planner import Planner
 from scheduler.supervision.reader import BuildReader
@@ -51,6 +54,8 @@ _SLOW = 60.0
 """Seconds after which a wait is logged, and between two looks for such waits."""
 _GOODBYE = 0.3
 """Seconds for the server to confirm that it has all that we sent."""
+_LAST_NOTICES = 1.0
+"""Seconds to send, at the end, the notifications that wait."""
 
 
 @define
@@ -80,6 +85,7 @@ class Service:
         collects: whether this service runs the garbage collector, which serves the whole process.
         executor: does long work beside the loop.
         stopping: request to stop, other than by `stop`.
+        poster: posts notifications; where it is None, one is made if the settings ask for notifications.
     """
 
     def __init__(
@@ -96,8 +102,10 @@ class Service:
         collects: bool = False,
         executor: Executor | None = None,
         stopping: Stopping | None = None,
+        poster: Poster | None = None,
     ) -> None:
         self._settings = settings
+        self._poster = poster
         self._bus = bus
         self._asked = bus if asked is None else asked
         self._submitted = bus if submitted is None else submitted
@@ -160,10 +168,11 @@ class Service:
             task_status.started()
             return
         async with (
+            open_notifier(self._settings, self._poster) as notifier,
             persistence.open(),
             # Before anything is sent or taken up, so that no reply comes before we listen.
             self._open_dispatch(),
-            self._open_builds(peers) as parts,
+            self._open_builds(peers, notifier) as parts,
             persistence.recover(parts) as recovery,
             self._open_control(recovery) as control,
         ):
@@ -172,7 +181,8 @@ class Service:
             async with self._open_collector(reception), reception.open():
                 endpoints = [*reception.endpoints.values(), *control.endpoints.values()]
                 identity = Identity(NAME, persistence.id, __version__, "Runs builds of infrastructure")
-                await Discovery(self._asked, identity, endpoints, self._presence).open()
+                counters = partial(counters_of, notifier)
+                await Discovery(self._asked, identity, endpoints, self._presence, counters).open()
                 _log.info("ready", store=persistence.store.name, version=__version__)
                 self._stopping.ready = True
                 task_status.started()
@@ -181,14 +191,21 @@ class Service:
                 roster.refuse_new()
                 await recovery.mark_stable()
                 await drain(roster, persistence.store, self._settings.grace)
-                with trio.move_on_after(_GOODBYE):
-                    await recovery.keep_experience()
-                # A silent server would not answer a flush either.
-                if not await reception.close():
-                    with trio.move_on_after(_GOODBYE):
-                        await self._asked.flush()
-                        await self._bus.flush()
+                async with trio.open_nursery() as last:
+                    if notifier is not None:
+                        last.start_soon(notifier.finish, _LAST_NOTICES)
+                    await self._close(recovery, reception)
         _log.info("stopped")
+
+    async def _close(self, recovery: Recovery, reception: Reception) -> None:
+        """Keep what was learnt, take no more builds, and flush the answers."""
+        with trio.move_on_after(_GOODBYE):
+            await recovery.keep_experience()
+        # A silent server would not answer a flush either.
+        if not await reception.close():
+            with trio.move_on_after(_GOODBYE):
+                await self._asked.flush()
+                await self._bus.flush()
 
     async def _stand_by(self, peers: Peers) -> bool:
         """Wait until this process is to work; False where it is stopped first."""
@@ -213,7 +230,7 @@ class Service:
             yield
 
     @asynccontextmanager
-    async def _open_builds(self, peers: Peers) -> AsyncIterator[BuildParts]:
+    async def _open_builds(self, peers: Peers, notifier: Notifier | None) -> AsyncIterator[BuildParts]:
         """Open the nursery that builds run in."""
         persistence, roster, store = self.persistence, self.roster, self.persistence.store
         feed = Feed(self._bus)
@@ -233,6 +250,7 @@ class Service:
                 resending=self._settings.resend_for,
                 on_orphan=persistence.orphans.note,
                 executor=self._executor,
+                notices=notices_of(self._settings, notifier),
             )
             supervisor = Supervisor(roster, self.planner, runner, store, persistence.orphans.note)
             yield BuildParts(

@@ -521,12 +521,12 @@ async def test_progress_is_published_before_the_report(autojump_clock: MockClock
         subjects = [one.subject for one in site.bus.published]
         progress = [index for index, one in enumerate(subjects) if one == "scheduler.event.b1"]
         assert max(progress) < subjects.index("build.create.done")
-        told = [
-            (event["component"], event["state"])
-            for index in progress
-            for event in json.loads(site.bus.published[index].data)["events"]
+        *told, end = [
+            event for index in progress for event in json.loads(site.bus.published[index].data)["events"]
         ]
-        assert told == [("a", "running"), ("a", "completed"), ("b", "running"), ("b", "completed")]
+        states = [(event["component"], event["state"]) for event in told]
+        assert states == [("a", "running"), ("a", "completed"), ("b", "running"), ("b", "completed")]
+        assert (end["event"], end["status"]) == ("finished", "done")
 
 
 async def test_the_first_ping_is_answered_when_builds_are_taken() -> None:

@@ -32,6 +32,8 @@ _ID_WIDTH = 200
 _WORD = 6
 """Cells of the first word of a line, in a terminal."""
 _SETTLED = {"completed": "done", "errored": "error", "skipped": "skip", "retrying": "retry"}
+_TOLD_OTHERWISE = frozenset({"failing", "finished"})
+"""Events of a build that people see anyway: in the line of the component, and in the summary."""
 _STYLES = {"completed": "green", "errored": "bold red", "skipped": "magenta", "retrying": "yellow"}
 
 
@@ -39,7 +41,7 @@ def _is_worth_a_line(item: News, progress: Progress) -> bool:
     if item.state in {"completed", "skipped", "retrying"} and item.component:
         # Errors are worth a line even if they are older than our view.
         return progress.total <= _CHATTY and not item.old
-    return item.state == "errored" or not item.component
+    return item.state == "errored" or (not item.component and item.state not in _TOLD_OTHERWISE)
 
 
 class TerminalView:

@@ -155,7 +155,7 @@ class Loader:
         limiter: trio.CapacityLimiter,
     ) -> None:
         build = held.build
-        publishing = 0
+        publishing: History | None = None
         refusals = 0
         async with limiter:
             while not self._roster.stopping:
@@ -182,7 +182,7 @@ class Loader:
                 except Exception as error:  # noqa: BLE001 - no log may cost another build
                     await self._quarantine(build, error)
                 break
-        if publishing:
+        if publishing is not None:
             nursery.start_soon(self._publish_stored, held, publishing)
         elif held.walk is None:
             self._store.close(build)
@@ -203,11 +203,11 @@ class Loader:
         except StoreError:
             _log.info("nothing was written to its log", build=build)
 
-    async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> int:
+    async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> History | None:
         """Take up one build.
 
         Returns:
-            The run whose report is stored and has only to be published; 0 where there is more to do.
+            Its history, where the report of its run is stored and has only to be published.
 
         Raises:
             Fenced: another process owns it.
@@ -222,13 +222,13 @@ class Loader:
             raise UnreadableLog(f"{why}; `scheduler release {build}` has the next one try again")
         log = await self._mark(build, entry, headings, loaded.live)
         if log is None:
-            return 0
+            return None
         history = await self._store.logs.history(entry.subject)
         if history.accepted is None:
             raise LogRemoved("there was a log a moment ago")
         mark = history.accepted.mark
         if history.status is Status.FINISHED and await self._recorder.is_stored(build, history.run, mark):
-            return history.run
+            return history
         if not is_secret(history.key) and history.status is Status.OPEN:
             await self._rekey(log, history)
         # First of all, so that we hear the replies to the processes that sent the requests in flight.
@@ -238,7 +238,7 @@ class Loader:
             await self._begin(held, history, loaded, heard)
         finally:
             self._connectors.hearing.release(heard)
-        return 0
+        return None
 
     async def _rekey(self, log: BuildLog, history: History) -> None:
         """Give a build a new key before it sends anything more, where the old one stood in reply subjects."""
@@ -284,11 +284,14 @@ class Loader:
         log.loads = 0
         return log
 
-    async def _publish_stored(self, held: Held, run: int) -> None:
+    async def _publish_stored(self, held: Held, history: History) -> None:
         build = held.build
         try:
-            await self._recorder.publish_stored(build, run)
+            await self._recorder.publish_stored(build, history.run)
             _log.info("the report of an earlier process was published", build=build)
+            if (notices := self._runner.notices) is not None:
+                plan, _ = await self._replayer.replay(history)
+                notices.finished(plan, history.latest / 1_000)
         except StoreError as error:
             _log.warning("the report of an earlier process was not published", build=build, error=str(error))
         except Exception:  # noqa: BLE001 - a bug costs this build, and no other

@@ -63,6 +63,7 @@ class Discovery:
         endpoints: subjects that are served.
         presence: answers PING in our place while it can. The loop subscribes all the same, once the presence
             has begun: as long as either is subscribed, no client is told that there is no responder.
+        counters: return further members of the answer to STATS.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Discovery:
         identity: Identity,
         endpoints: Sequence[ServiceEndpoint],
         presence: Presence | None = None,
+        counters: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         self._bus = bus
+        self._counters = counters
         self._presence = presence
         self._identity = identity
         self._endpoints = endpoints
@@ -133,7 +136,8 @@ class Discovery:
             }
             for one in self._endpoints
         ]
-        return {**self._answer("stats"), "started": self._started, "endpoints": endpoints}
+        answer = {**self._answer("stats"), "started": self._started, "endpoints": endpoints}
+        return {**answer, **self._counters()}
 
     def _answer(self, kind: str) -> dict[str, Any]:
         return {

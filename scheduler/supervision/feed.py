@@ -26,7 +26,7 @@ from scheduler.errors import BusError
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
-from scheduler.supervision.beat_feed import BeatFeed
+from scheduler.supervision.notices import Notices
 from scheduler.walk import Observer
 
 _log = structlog.get_logger()
@@ -69,6 +69,9 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
     vouched: bool = False
     """Whether the broker says who it was."""
     reason: str | None = None
+    status: str | None = None
+    """Status of the build at its end."""
+    error: str | None = None
 
 
 class Track(Observer):
@@ -79,6 +82,7 @@ class Track(Observer):
         plan: plan of the build.
         timings: keeps the times.
         completed: callback with the subject of each completed component, and the seconds that it took.
+        notices: make notifications of some events; None where there are no notifications.
     """
 
     __slots__ = (
@@ -86,8 +90,11 @@ class Track(Observer):
         "_completed",
         "_dues",
         "_events",
+        "_failing",
         "_feed",
         "_ids",
+        "_notices",
+        "_plan",
         "_resumed",
         "_subject",
         "orders",
@@ -98,7 +105,12 @@ class Track(Observer):
     )
 
     def __init__(
-        self, feed: "Feed", plan: Plan, timings: Timings, completed: Callable[[str, float], None]
+        self,
+        feed: "Feed",
+        plan: Plan,
+        timings: Timings,
+        completed: Callable[[str, float], None],
+        notices: Notices | None = None,
     ) -> None:
         self.timings = timings
         self.sequence = 0
@@ -110,6 +122,9 @@ class Track(Observer):
         self._ids = plan.graph.ids
         self._feed = feed
         self._completed = completed
+        self._notices = notices
+        self._failing = False
+        """Whether the first failure of this run was told."""
         self._events: list[_Step | _Event] = []
         # A dict, as it is mostly empty, and an empty set takes three times the memory.
         self._resumed: dict[Vertex, None] = {}
@@ -174,6 +189,7 @@ class Track(Observer):
         self._note(step)
         if error is not None:
             step.error = self._shown(error)
+            self._note_failing(step.component, step.error, now)
         elif seconds is not None and vertex not in timings.supplied and vertex not in self._resumed:
             self._completed(self.plan.requests.subject(vertex), seconds)
 
@@ -195,6 +211,41 @@ class Track(Observer):
             self.orders.add(order)
             event.by, event.vouched, event.reason = order.by or None, bool(order.user), order.reason or None
         self._note(event)
+        if what == "gated" and component is not None and self._notices is not None:
+            self._notices.gated(self._plan, now, component)
+
+    def begin(self) -> None:
+        """Notify again of a failure that an earlier process saw: it may have died before anyone was told."""
+        state = self._plan.state
+        if state.cause is not None and not state.cancelled and not state.over:
+            self._failing = True
+            if self._notices is not None:
+                self._notices.failing(self._plan, self.timings.clock())
+
+    def end(self, status: str, error: str | None) -> None:
+        """Note the end of the build, before its report.
+
+        Args:
+            status: that of the report.
+            error: first cause; None where every change is completed.
+        """
+        event = _Event("finished", self.sequence + 1, self.timings.clock())
+        event.status, event.error = status, None if error is None else self._shown(error)
+        self._note(event)
+
+    def reported(self) -> None:
+        """Notify of the end of the build: its report is out."""
+        if self._notices is not None:
+            self._notices.finished(self._plan, self.timings.clock())
+
+    def _note_failing(self, component: str, error: str, now: float) -> None:
+        """Note the first failure of this run; what fails after a cancel is no news."""
+        if self._failing or self._plan.state.cancelled:
+            return
+        self._failing = True
+        self._note(_Event("failing", self.sequence + 1, now, component, error=error))
+        if self._notices is not None:
+            self._notices.failing(self._plan, now)
 
     def beat(self, call: Call) -> None:
         """Note that the connector of an attempt has said something new; published within a second."""

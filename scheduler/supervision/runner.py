@@ -19,6 +19,7 @@ from scheduler.plan.summary import parts_of
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import Store
 from scheduler.supervision.feed import Feed, Track
+from scheduler.supervision.notices import Notices
 from scheduler.supervision.reporting import Reporter
 from scheduler.supervision.roster import Held, Roster
 from scheduler.walk import Resending, Resumption, Walk
@@ -42,6 +43,7 @@ class Runner:
         resending: rule, by subject, for sending a request without a reply again.
         on_orphan: callback for when a build is left that no process may work on.
         executor: does long work beside the loop.
+        notices: make notifications; None where there are none.
     """
 
     def __init__(
@@ -58,7 +60,9 @@ class Runner:
         resending: Resending = lambda _: Resend.UNSENT,
         on_orphan: Callable[[], None] = lambda: None,
         executor: Executor | None = None,
+        notices: Notices | None = None,
     ) -> None:
+        self.notices = notices
         self._nursery = nursery
         self._roster = roster
         self._store = store
@@ -82,7 +86,7 @@ class Runner:
             key: key of the tokens of its reply subjects.
             resumption: times from its log, where an earlier process left it and there is a log.
         """
-        track = Track(self._feed, plan, timings, self._completed)
+        track = Track(self._feed, plan, timings, self._completed, self.notices)
         walk = Walk(
             plan,
             self._connectors,
@@ -128,7 +132,10 @@ class Runner:
         total = len(walk.plan.build.changes)
         _log.info("build started", build=walk.id, action=walk.plan.build.action, changes=total)
         try:
+            track.begin()
             report = await walk.run()
+            if report is not None:
+                track.end(report.status, report.error)
             self._feed.close(track)
             if report is None:
                 _log.info(
@@ -142,6 +149,7 @@ class Runner:
             report = evolve(report, accepted=track.timings.accepted, orders=track.orders)
             await self._reporter.report(walk.id, report)
             self._roster.note_reported(walk.id)
+            track.reported()
             # The seconds of the whole build, over all processes that had it.
             seconds = round(track.timings.clock() - track.timings.accepted, 3)
             if report.error is None:

@@ -16,6 +16,7 @@ from scheduler.definition.strictjson import decode, encode
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan, Request
 from scheduler.plan.outcome import failure
+from scheduler.plan.steering import cancel
 from scheduler.supervision.feed import Feed, Track
 
 JSON = dict[str, Any]
@@ -109,7 +110,7 @@ async def test_a_message_says_where_the_build_stands_and_what_happened(
         "v": 2,
         "build": "b1",
         "source": track.source,
-        "seq": 3,
+        "seq": 4,
         "time": NOW + 2.5,
         "total": 3,
         "done": 0,
@@ -140,8 +141,41 @@ async def test_a_message_says_where_the_build_stands_and_what_happened(
                 "seconds": 2.25,
                 "error": "x" * 1_000,
             },
+            {
+                "seq": 4,
+                "time": NOW + 2.5,
+                "event": "failing",
+                "component": "a",
+                "error": "x" * 1_000,
+            },
         ],
     }
+
+
+def test_the_first_failure_is_an_event_of_its_own_and_the_second_is_not(feed_less: Feed) -> None:
+    """Once a run, for who wants to know that, and not every error."""
+    track = follow(feed_less)
+    track.settled(0, 1, "no")
+    track.settled(1, 1, "no")
+    assert [one["component"] for one in noted(track) if one.get("event") == "failing"] == ["c0"]
+
+
+def test_a_failure_after_a_cancel_is_no_first_failure(feed_less: Feed) -> None:
+    """Who cancelled knows that it does not end well."""
+    track = follow(feed_less)
+    cancel(track._plan)
+    track.settled(0, 1, "no")
+    assert [one.get("event") for one in noted(track)] == [None]
+
+
+@pytest.mark.parametrize(("status", "error"), [("done", None), ("errored", "c0: no")])
+def test_the_end_is_the_last_event(feed_less: Feed, status: str, error: str | None) -> None:
+    """It has the status of the report, and its error where there is one."""
+    track = follow(feed_less)
+    track.settled(0, 1, None)
+    track.end(status, error)
+    told = {"seq": 2, "time": NOW, "event": "finished", "status": status}
+    assert noted(track)[-1] == (told if error is None else told | {"error": error})
 
 
 def test_what_an_earlier_process_sent_runs_since_then(feed_less: Feed) -> None:
@@ -377,7 +411,7 @@ async def test_a_bus_that_takes_nothing_more_stops_nobody(autojump_clock: MockCl
         assert told(bus, "small") == ["c0"]
         large.sent(1, 1)
         await trio.sleep(1)
-        assert numbers(bus, "large") == [2]
+        assert numbers(bus, "large") == [3]
         nursery.cancel_scope.cancel()
 
 

@@ -30,6 +30,7 @@ from scheduler.journal.records import (
     encode_event,
     headers_of,
 )
+from scheduler.notifying.poster import Poster
 from scheduler.runtime.executor import Executor
 from scheduler.service import Service
 from scheduler.stores.jetstream import JetStreamStore
@@ -283,6 +284,8 @@ class Plant:
         """Requests of all processes to connectors, in order."""
         self.executor: Executor | None = None
         """Of the processes to come; None: theirs."""
+        self.poster: Poster | None = None
+        """Posts the notifications of the processes to come; None: they make their own."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
         """Answer the last request for a component as its connector, even without a listener."""
@@ -314,7 +317,7 @@ class Plant:
             lays=self.lays,
         )
         cloud = Cloud(bus, script or self.script, self.requests)
-        service = Service(options, bus, store, executor=self.executor)
+        service = Service(options, bus, store, executor=self.executor, poster=self.poster)
         async with trio.open_nursery() as nursery:
             if connectors:
                 await cloud.open(nursery)

@@ -25,6 +25,7 @@ from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BuildLost, StoreError
 from scheduler.journal.events import Accepted, Event, Finished, Settled, Started, Withdrawn
+from scheduler.notifying.poster import Poster
 from scheduler.plan import Plan
 from scheduler.runtime.executor import Executor
 from scheduler.service import Service
@@ -523,12 +524,13 @@ async def open_service(
     store: Store | None = None,
     bus: FakeBus | None = None,
     executor: Executor | None = None,
+    poster: Poster | None = None,
     **settings: Any,
 ) -> AsyncIterator[Site]:
     """Run a service until it is ready, with connectors under control of the test."""
     bus = bus or FakeBus()
     cloud = Cloud(bus, script)
-    service = Service(Settings(**settings), bus, store or MemoryStore(), executor=executor)
+    service = Service(Settings(**settings), bus, store or MemoryStore(), executor=executor, poster=poster)
     async with trio.open_nursery() as nursery:
         await cloud.open(nursery)
         await nursery.start(service.run)
