@@ -15,8 +15,8 @@ from scheduler.commands.flags import BrokerFlags, QuietLogFlags, settings_of
 from scheduler.commands.parameters import OPTIONS, switch
 from scheduler.commands.reaching import asked, reach
 from scheduler.commands.saying import complain
-from scheduler.errors import SteeringError
-from scheduler.text import printable
+from scheduler.errors import InvalidSettings, SteeringError
+from scheduler.text import DURATIONS, printable, read_duration
 
 ANSWER_TIMEOUT = 10.0
 """Seconds to wait for the answer to a question or a command."""
@@ -31,6 +31,21 @@ Json: TypeAlias = Annotated[bool, switch("json", "Print JSON instead of text.")]
 def option(text: str, completer: Completer | None = None, group: Group = OPTIONS) -> Parameter:
     """Declare a flag without a variable: a variable would apply to every call, and this holds for one."""
     return Parameter(help=text, negative="", group=group, show_default=False, completer=completer)
+
+
+def duration(flag: str, given: str, low: float, high: float) -> float:
+    """Return the seconds that a flag without a variable names.
+
+    Raises:
+        InvalidSettings: it is no duration, or not from ``low`` to ``high`` seconds.
+    """
+    try:
+        value = read_duration(given)
+    except ValueError:
+        value = -1.0
+    if not low <= value <= high:
+        raise InvalidSettings(f"{flag}: {printable(given, 40)!r} is not a duration, such as {DURATIONS}")
+    return value
 
 
 def run_asking(

@@ -245,6 +245,16 @@ COMMANDS: Final = (
     ),
     CommandEntry(
         OPERATE,
+        "check-connector",
+        "Test whether a connector keeps the contract.",
+        "check-connector vpc.create.aws --body vpc.json --yes",
+        "Sends it requests as a scheduler does, and judges its replies, what it does with the same request"
+        " twice, heartbeats, cancellation and many requests at once. It really acts: use an account for"
+        " tests. Exits with 1 if a check failed. See `scheduler help connectors`.",
+        home="check_connector:check_connector",
+    ),
+    CommandEntry(
+        OPERATE,
         "permissions",
         "Print a broker configuration with the least permissions.",
         "permissions > nats-server.conf",

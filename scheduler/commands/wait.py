@@ -8,12 +8,11 @@ import trio
 from scheduler.bus import Bus
 from scheduler.client.lenient import text
 from scheduler.client.wait import Waiting, progress_of
-from scheduler.commands.asking import Json, option, run_asking, say_json
+from scheduler.commands.asking import Json, duration, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId
 from scheduler.commands.saying import complain, say
-from scheduler.errors import InvalidSettings
-from scheduler.text import DURATIONS, printable, read_duration, seconds
+from scheduler.text import printable, seconds
 
 TIMED_OUT: Final = 124
 """Exit code after a timeout, as that of timeout(1)."""
@@ -31,19 +30,9 @@ def wait(
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Wait until a build has ended."""
-    longest = _read_timeout(timeout) if timeout else None
+    longest = duration("--timeout", timeout, 0, _LONGEST) if timeout else None
     said = f"interrupted: no longer waiting for {printable(build)}; it continues"
     return run_asking(broker, log, partial(_wait, build, longest, json), json=json, interrupted=said)
-
-
-def _read_timeout(given: str) -> float:
-    try:
-        value = read_duration(given)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= _LONGEST:
-        raise InvalidSettings(f"--timeout: {printable(given, 40)!r} is not a duration, such as {DURATIONS}")
-    return value
 
 
 async def _wait(build: str, longest: float | None, json: bool, bus: Bus) -> int:
