@@ -1,0 +1,104 @@
+"""A request as it came in: its ids, and the subjects that it names."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from attrs import define, field
+
+from scheduler.bus import Message
+from scheduler.connectors.outcomes import Rejected
+from scheduler.definition.strictjson import decode, kind
+from scheduler.definition.subjects import may_be_answered
+from scheduler.errors import InvalidJSON
+
+ATTEMPT: Final = "Nats-Msg-Id"
+KEY: Final = "Scheduler-Component-Key"
+HEARTBEAT: Final = "Scheduler-Heartbeat"
+WITHIN: Final = "Scheduler-Heartbeat-Within"
+IDS: Final = ("service", "_component_id", "_component", "_action", "_provider")
+"""Fields of a component that a handler cannot change."""
+_WORD = r"[A-Za-z0-9_=-]{1,64}"
+_BEAT: Final = re.compile(rf"scheduler\.beat\.{_WORD}\.{_WORD}\.{_WORD}")
+_REPLY: Final = re.compile(rf"scheduler\.reply\.{_WORD}(?:\.{_WORD}\.{_WORD})?")
+_SHORTEST_WITHIN: Final = 0.3
+"""Shortest time between beats that is kept to, in seconds."""
+
+
+@define(eq=False)
+class Attempt:
+    """One request for one component."""
+
+    subject: str
+    data: bytes = field(repr=False)
+    reply: str = ""
+    """Subject of the reply; empty: the shared subject ``<subject>.done`` or ``.error``."""
+    id: str = ""
+    """Attempt id; empty where the request has none."""
+    key: str = ""
+    """Key over all attempts of the component; empty where the request has none."""
+    heartbeat: str = ""
+    """Subject for heartbeats; empty where none are wanted."""
+    within: float = math.inf
+    """Seconds within which the next heartbeat has to come."""
+    cancelled: str | None = None
+    """Reason why the scheduler gave it up; None while it has not."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, about."""
+        return len(self.data) + 1_024
+
+
+def read_attempt(message: Message) -> Attempt:
+    """Read the head of a request; the body is left alone.
+
+    Subjects that a request names are used only where they can be nothing but a reply or a heartbeat: whoever
+    may send requests must not publish with the rights of the connector.
+    """
+    headers = message.headers or {}
+    reply = message.reply
+    if not (_REPLY.fullmatch(reply) or may_be_answered(reply)):
+        reply = ""
+    heartbeat = headers.get(HEARTBEAT, "")
+    return Attempt(
+        message.subject,
+        message.data,
+        reply,
+        id=unquote(headers.get(ATTEMPT, "")),
+        key=unquote(headers.get(KEY, "")),
+        heartbeat=heartbeat if _BEAT.fullmatch(heartbeat) else "",
+        within=_seconds(headers.get(WITHIN, "")),
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return math.inf
+    return max(value, _SHORTEST_WITHIN) if value > 0 else math.inf
+
+
+def read_fields(data: bytes) -> dict[str, Any]:
+    """Read the body of a request: the component.
+
+    Raises:
+        Rejected: it is not a JSON object.
+    """
+    try:
+        value = decode(data)
+    except InvalidJSON as error:
+        raise Rejected(f"the request cannot be read: {error}") from None
+    if type(value) is not dict:
+        raise Rejected(f"the request is {kind(value)}, not a component")
+    return value
+
+
+def ids_of(fields: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
+    """Return the ids of a component; those that are missing, as far as the subject tells them."""
+    type_, action, provider = attempt.subject.split(".")
+    known = {"_component": type_, "_action": action, "_provider": provider}
+    return {name: fields.get(name, known.get(name)) for name in IDS if name in fields or name in known}

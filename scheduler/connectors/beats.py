@@ -1,0 +1,206 @@
+"""Heartbeats: signs of life for each attempt, and how far it is.
+
+A *schedule* decides by a clock that it is given; one task sends what is due, for all attempts. What a handler
+says of its progress goes out at once, but at most five times a second, the latest never being left out.
+"""
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Final
+
+import trio
+from attrs import define, field
+
+from scheduler.bus import Bus
+from scheduler.connectors.attempts import Attempt
+from scheduler.definition.strictjson import encode
+from scheduler.errors import BusClosed, BusError
+from scheduler.runtime.log_limits import RateLimitedLog
+
+PERIOD: Final = 10.0
+"""Seconds between two beats, where the scheduler does not want more."""
+_SHARE: Final = 3.0
+"""Number of beats in the time within which the scheduler wants one."""
+_SHORTEST: Final = 0.2
+"""Seconds between two beats of an attempt, however often its handler speaks."""
+_LONGEST_MESSAGE: Final = 1024
+"""Bytes of a message."""
+_AT_ONCE: Final = 100
+"""Beats in a row before other tasks run."""
+
+
+@define(eq=False)
+class _Pulse:
+    """Beats of one attempt."""
+
+    attempt: Attempt
+    period: float
+    due: float
+    sent: float = -_SHORTEST
+    """Time of the last beat."""
+    share: float | None = None
+    message: str = ""
+
+
+@define(eq=False)
+class BeatSchedule:
+    """Times of the beats of all attempts; the clock is any that never goes back, in seconds."""
+
+    period: float = PERIOD
+    _pulses: dict[Attempt, _Pulse] = field(factory=dict)
+    _heap: list[tuple[float, int, _Pulse]] = field(factory=list)
+    _number: "count[int]" = field(factory=count)
+
+    def __len__(self) -> int:
+        return len(self._pulses)
+
+    def add(self, attempt: Attempt, now: float) -> None:
+        """Begin beats for an attempt, if it wants any."""
+        if attempt.heartbeat:
+            period = min(self.period, attempt.within / _SHARE)
+            pulse = self._pulses[attempt] = _Pulse(attempt, period, now + period)
+            self._push(pulse)
+
+    def begin(self, attempt: Attempt, now: float) -> None:
+        """Beat at once, as the work on an attempt begins."""
+        self.say(attempt, None, "", now)
+
+    def say(self, attempt: Attempt, share: float | None, message: str, now: float) -> None:
+        """Note how far an attempt is, and beat as soon as may be."""
+        pulse = self._pulses.get(attempt)
+        if pulse is None:
+            return
+        pulse.share = pulse.share if share is None else share
+        pulse.message = _cut(message) if message else pulse.message
+        due = max(now, pulse.sent + _SHORTEST)
+        if due < pulse.due:
+            pulse.due = due
+            self._push(pulse)
+
+    def remove(self, attempt: Attempt) -> None:
+        """End the beats of an attempt. Idempotent."""
+        self._pulses.pop(attempt, None)
+
+    def next_at(self) -> float | None:
+        """Return the time of the next beat; None while there is none."""
+        while self._heap:
+            due, _, pulse = self._heap[0]
+            if self._pulses.get(pulse.attempt) is pulse and pulse.due == due:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+    def take(self, now: float) -> tuple[str, dict[str, Any]] | None:
+        """Take a beat that is due: its subject, and what it says; None where none is."""
+        due = self.next_at()
+        if due is None or due > now:
+            return None
+        _, _, pulse = heapq.heappop(self._heap)
+        pulse.sent, pulse.due = now, now + pulse.period
+        self._push(pulse)
+        said: dict[str, Any] = {} if pulse.share is None else {"progress": pulse.share}
+        if pulse.message:
+            said["message"] = pulse.message
+        return pulse.attempt.heartbeat, said
+
+    def _push(self, pulse: _Pulse) -> None:
+        heapq.heappush(self._heap, (pulse.due, next(self._number), pulse))
+
+
+def _cut(message: str) -> str:
+    data = message.encode(errors="replace")
+    return data[:_LONGEST_MESSAGE].decode(errors="ignore")
+
+
+class Beats:
+    """Sends heartbeats over a bus, by Trio's clock."""
+
+    def __init__(self, bus: Bus, instance: str, schedule: BeatSchedule | None = None) -> None:
+        self.schedule = BeatSchedule() if schedule is None else schedule
+        self._bus = bus
+        self._instance = instance
+        self._news = trio.Event()
+        self._log = RateLimitedLog()
+
+    def add(self, attempt: Attempt) -> None:
+        """Begin beats for an attempt."""
+        self.schedule.add(attempt, trio.current_time())
+        self._news.set()
+
+    def begin(self, attempt: Attempt) -> None:
+        """Beat at once."""
+        self.schedule.begin(attempt, trio.current_time())
+        self._news.set()
+
+    def say(self, attempt: Attempt, share: float | None, message: str) -> None:
+        """Pass on what a handler said."""
+        self.schedule.say(attempt, share, message, trio.current_time())
+        self._news.set()
+
+    def remove(self, attempt: Attempt) -> None:
+        """End the beats of an attempt."""
+        self.schedule.remove(attempt)
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled."""
+        while True:
+            next_at = self.schedule.next_at()
+            if next_at is None:
+                await self._news.wait()
+            else:
+                with trio.move_on_at(next_at):
+                    await self._news.wait()
+            self._news = trio.Event()
+            sent = 0
+            while (beat := self.schedule.take(trio.current_time())) is not None:
+                self._send(*beat)
+                sent += 1
+                if sent % _AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+
+    def _send(self, subject: str, said: dict[str, Any]) -> None:
+        if not self._bus.connected:
+            # Nothing is lost: the next one says as much.
+            return
+        try:
+            self._bus.publish(subject, encode({"instance": self._instance, **said}))
+        except BusClosed:
+            return
+        except BusError as error:
+            self._log.warning("a heartbeat was not sent", reason=str(error))
+
+
+class Voice:
+    """Lets a handler speak of its progress, in whatever thread it runs.
+
+    Args:
+        say: function that passes on progress and message; called on Trio's loop.
+    """
+
+    def __init__(self, say: Callable[[float | None, str], None]) -> None:
+        self._say: Callable[[float | None, str], None] | None = say
+        self._token = trio.lowlevel.current_trio_token()
+        self._latest: tuple[float | None, str] = None, ""
+        self._pending = False
+
+    def say(self, share: float | None, message: str) -> None:
+        """Pass on progress and message soon; what was not passed on before is replaced."""
+        before = self._latest if self._pending else (None, "")
+        self._latest = (before[0] if share is None else share, message or before[1])
+        if not self._pending:
+            self._pending = True
+            try:
+                self._token.run_sync_soon(self._pass_on)
+            except trio.RunFinishedError:
+                # A thread that nobody waits for any more.
+                return
+
+    def end(self) -> None:
+        """Pass on nothing more."""
+        self._say = None
+
+    def _pass_on(self) -> None:
+        self._pending = False
+        if self._say is not None:
+            self._say(*self._latest)

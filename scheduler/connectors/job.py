@@ -1,0 +1,324 @@
+"""One work, from its request to its reply: read, claim, call, record, answer."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import trio
+from attrs import define, field
+
+from scheduler.bus import Bus
+from scheduler.bus.asyncio_thread import AsyncioThread
+from scheduler.connectors.attempts import Attempt, read_fields
+from scheduler.connectors.beats import Beats, Voice
+from scheduler.connectors.calls import Call, make_call, make_cancellation
+from scheduler.connectors.context import Cancellation, Context
+from scheduler.connectors.conversion import structure
+from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled, failed, timed_out
+from scheduler.connectors.post import Post
+from scheduler.connectors.replies import Reply, bare, completed, errored
+from scheduler.connectors.stores import Begun, Busy, Completed, Store
+from scheduler.connectors.workload import Work, Workload
+from scheduler.definition.secrets.masking import Secrets
+from scheduler.runtime.logger import Logger
+from scheduler.text import count
+
+RECORDING: Final = 10.0
+"""Seconds for one question to the record."""
+_ELSEWHERE: Final = 1.0
+"""Seconds between two looks whether another process has ended its work on a component."""
+_UNRECORDED: Final = 5.0
+"""Seconds after which a request may come again that the record was not there for."""
+_BESIDE: Final = 256 * 1024
+"""Bytes from which a request is read in a thread."""
+_INTERRUPTED: Final = Outcome(
+    error="the connector stopped before it was done", retryable=True, retry_after=1.0, interrupted=True
+)
+
+log = Logger()
+
+
+@define(eq=False)
+class Parts:
+    """Parts that all jobs of a process share."""
+
+    bus: Bus
+    store: Store
+    workload: Workload
+    beats: Beats
+    post: Post
+    thread: AsyncioThread | None
+    """Loop of asyncio, where a handler needs it."""
+    begin: Callable[[Work], None]
+    """Function that begins the job of a work that has its slot."""
+
+
+@define(eq=False)
+class Job:
+    """The job of one work."""
+
+    parts: Parts
+    work: Work
+    ended: trio.Event = field(factory=trio.Event)
+    fields: dict[str, Any] = field(factory=dict, repr=False)
+    """The component as it came."""
+    answered: bool = False
+    previous: "Job | None" = None
+    """Job on the same component that has to end first."""
+    _call: Call | None = None
+    _cancellation: Cancellation | None = None
+    _stopping: bool = False
+
+    async def run(self) -> None:
+        """Do the work; never raises, unless it is cancelled."""
+        first, handler = self.work.first, self.work.handler
+        handler.counts.requests += 1
+        began = trio.current_time()
+        names = {"subject": first.subject, "attempt": first.id}
+        with structlog.contextvars.bound_contextvars(**{k: v for k, v in names.items() if v}):
+            try:
+                outcome = await self._outcome()
+                if outcome is not None:
+                    await self._settle(outcome)
+            except Exception as error:
+                self.answer(failed(error))
+                log.exception("internal error in the connector kit")
+            finally:
+                handler.counts.seconds += trio.current_time() - began
+                self._end()
+
+    def cancel(self, reason: str) -> None:
+        """Tell the handler that the scheduler gave it up, and end it unless it wants a flag only."""
+        if self._cancellation is not None:
+            self._cancellation.set(reason)
+        if self._call is not None and self.work.handler.on_cancel == "cancel":
+            self._call.cancel()
+
+    def stop(self) -> None:
+        """End the call, since the connector stops."""
+        self._stopping = True
+        if self._cancellation is not None:
+            self._cancellation.set("the connector stops")
+        if self._call is not None:
+            self._call.cancel()
+
+    def leave(self) -> None:
+        """Answer what did not end in time, where nothing will remember it. Synchronous."""
+        if not self._is_kept:
+            self.answer(_INTERRUPTED)
+
+    def answer(self, end: Outcome | Reply) -> None:
+        """Send the reply to every attempt, once. Synchronous."""
+        if self.answered:
+            return
+        self.answered = True
+        if isinstance(end, Outcome):
+            self._note_failure(end)
+        for attempt in self.work.attempts:
+            self.parts.beats.remove(attempt)
+            reply = end if isinstance(end, Reply) else self._failure(end, attempt)
+            self.parts.post.send(reply.subject(attempt), reply.body)
+
+    # The steps.
+
+    async def _outcome(self) -> Outcome | Reply | None:
+        """Return the end of the work, as far as it is not known from before."""
+        for attempt in self.work.attempts:
+            self.parts.beats.begin(attempt)
+        try:
+            await self._read()
+            request = structure(self.fields, self.work.handler.request)
+        except Rejected as error:
+            return failed(error)
+        claim = await self._claim()
+        if isinstance(claim, Completed):
+            log.info("answered from the record")
+            return Reply(True, claim.reply)
+        if not isinstance(claim, Begun):
+            return claim
+        return await self._perform(request, repeated=claim.repeated)
+
+    async def _read(self) -> None:
+        data = self.work.first.data
+        if len(data) > _BESIDE:
+            self.fields = await trio.to_thread.run_sync(read_fields, data, abandon_on_cancel=True)
+        else:
+            self.fields = read_fields(data)
+        self.work.first.data = b""
+        names = {"build": self.fields.get("service"), "component": self.fields.get("_component_id")}
+        structlog.contextvars.bind_contextvars(**{key: str(name) for key, name in names.items() if name})
+
+    async def _claim(self) -> Begun | Completed | Outcome:
+        """Wait until nobody else acts on the component, and ask the record."""
+        handler, key = self.work.handler, self.work.key
+        previous, self.previous = self.previous, None
+        with trio.move_on_after(handler.timeout):
+            if previous is not None:
+                await previous.ended.wait()
+            previous = None
+            while key and not self.work.given_up:
+                try:
+                    with trio.fail_after(RECORDING):
+                        claim = await self.parts.store.begin(key, self.work.first.id)
+                except Exception as error:  # noqa: BLE001 - answered, and logged by the caller
+                    return busy(f"the connector's record cannot be used: {_brief(error)}", _UNRECORDED)
+                if not isinstance(claim, Busy):
+                    return claim
+                await trio.sleep(_ELSEWHERE)
+            return self._cancelled or Begun()
+        return busy(f"another call of {handler.name} for this component has not ended", _UNRECORDED)
+
+    async def _perform(self, request: Any, *, repeated: bool) -> Outcome | None:
+        """Call the handler; return its outcome, or None where that is not known."""
+        work, handler = self.work, self.work.handler
+        if (early := self._early_end()) is not None:
+            return early
+        cancellation = self._cancellation = make_cancellation(handler.backend, self.parts.thread)
+        voice = Voice(self._say)
+        context = Context(
+            key=work.first.key,
+            attempt=work.first.id,
+            build=str(self.fields.get("service", "")),
+            component=str(self.fields.get("_component_id", "")),
+            subject=work.first.subject,
+            repeated=repeated,
+            cancelled=cancellation,
+            say=voice.say,
+        )
+        call = self._call = make_call(handler, handler.arguments(request, context), self.parts.thread)
+        log.info("begun", handler=handler.name, **({"repeated": True} if repeated else {}))
+        try:
+            outcome = await self._awaited(call)
+        finally:
+            voice.end()
+            self._call = self._cancellation = None
+        if outcome is not None and outcome.error is None:
+            return outcome
+        return (
+            self._early_end() or outcome or cancelled("the handler was cancelled, and not by the scheduler")
+        )
+
+    def _early_end(self) -> Outcome | None:
+        """Return the end of a call that was not left to end by itself."""
+        return _INTERRUPTED if self._stopping else self._cancelled
+
+    async def _awaited(self, call: Call) -> Outcome | None:
+        """Await the end of a call; where its time is over, answer, and leave its slot to others."""
+        ends: list[Outcome | None] = []
+        done = trio.Event()
+
+        async def make() -> None:
+            ends.append(await call.run())
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make)
+            with trio.move_on_after(self.work.handler.timeout):
+                await done.wait()
+            if not done.is_set():
+                self._give_up()
+        return ends[0]
+
+    def _give_up(self) -> None:
+        handler = self.work.handler
+        late = timed_out(handler.name, handler.timeout)
+        following = self.parts.workload.abandon(self.work, late.error or "")
+        self.answer(late)
+        if self._cancellation is not None:
+            self._cancellation.set(late.error or "")
+        if self._call is not None:
+            self._call.cancel()
+        if following is not None:
+            self.parts.begin(following)
+
+    async def _settle(self, end: Outcome | Reply) -> None:
+        """Record the end, then answer."""
+        if isinstance(end, Outcome) and end.error is None:
+            end = self._written(end)
+        if isinstance(end, Reply):
+            await self._record(end)
+            if not self.answered:
+                self.work.handler.counts.completed += 1
+                log.info("completed")
+            self.answer(end)
+        elif end.interrupted and self._is_kept:
+            log.warning("interrupted: to be asked again when the connector is back")
+        else:
+            await self._forget()
+            self.answer(end)
+
+    def _written(self, outcome: Outcome) -> Outcome | Reply:
+        try:
+            reply = completed(outcome.result, self.fields, self.work.first)
+        except Exception as error:  # noqa: BLE001 - the conversion of somebody else's type
+            return failed(error)
+        most = self.parts.bus.max_payload
+        if most and len(reply.body) > most:
+            size = count(len(reply.body), "byte")
+            return failed(Rejected(f"the reply takes {size}, over the broker's max_payload of {most:,}"))
+        return reply
+
+    async def _record(self, reply: Reply) -> None:
+        if not self.work.key:
+            return
+        try:
+            with trio.fail_after(RECORDING):
+                await self.parts.store.complete(self.work.key, reply.body)
+        except Exception as error:  # noqa: BLE001 - the answer is worth more than its record
+            log.error("a success is not recorded: it may be done twice", reason=_brief(error))  # noqa: TRY400
+
+    async def _forget(self) -> None:
+        if not self.work.key:
+            return
+        try:
+            with trio.fail_after(RECORDING):
+                await self.parts.store.forget(self.work.key)
+        except Exception as error:  # noqa: BLE001 - as above
+            log.error("a failure is still on record as begun", reason=_brief(error))  # noqa: TRY400
+
+    def _say(self, share: float | None, message: str) -> None:
+        for attempt in self.work.attempts:
+            self.parts.beats.say(attempt, share, message)
+
+    def _failure(self, outcome: Outcome, attempt: Attempt) -> Reply:
+        reply = errored(outcome, self.fields, attempt)
+        most = self.parts.bus.max_payload
+        return bare(outcome, self.fields, attempt) if most and len(reply.body) > most else reply
+
+    def _note_failure(self, outcome: Outcome) -> None:
+        counts = self.work.handler.counts
+        counts.errored += 1
+        secrets = Secrets()
+        secrets.add(self.fields)
+        counts.last_error = secrets.mask(outcome.error or "", _MOST_SHOWN)
+        context: dict[str, Any] = {"error": counts.last_error}
+        if outcome.traceback:
+            # Made text before: its local variables are nobody's business.
+            context["exception"] = secrets.mask(outcome.traceback, _MOST_SHOWN)
+        log.warning("failed", **context)
+
+    @property
+    def _cancelled(self) -> Outcome | None:
+        """End of a work that nobody waits for any more."""
+        return cancelled(self.work.given_up) if self.work.given_up else None
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the record outlives this process, so that the work is asked for again."""
+        return bool(self.work.key and self.work.first.id) and self.parts.store.durable
+
+    def _end(self) -> None:
+        for attempt in self.work.attempts:
+            self.parts.beats.remove(attempt)
+        following = self.parts.workload.end(self.work)
+        if following is not None:
+            self.parts.begin(following)
+        self.ended.set()
+
+
+_MOST_SHOWN: Final = 4_000
+"""Characters of a text in the log."""
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
