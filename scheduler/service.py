@@ -14,6 +14,7 @@ from attrs import define, field
 
 from scheduler import __version__
 from scheduler.bus import Bus, Listener, Presence
+from scheduler.bus.discovery import Discovery, Identity
 from scheduler.config import Settings
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
@@ -32,7 +33,6 @@ from scheduler.runtime.collector import Collector, Load
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import DocumentStore, Store
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.supervision.discovery import Discovery, Identity
 from scheduler.supervision.draining import drain
 from scheduler.supervision.feed import Feed
 from scheduler.supervision.intake import Receipts

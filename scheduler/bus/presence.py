@@ -4,7 +4,7 @@ A standby process asks that question, and takes over builds if there is no answe
 look like absence: so the answer needs no turn of the loop. The thread has a Trio loop of its own, with an
 ordinary `NatsBus` in it, on the server of the first connection, so that the two share their fate.
 
-While no second connection is up, the loop answers (`scheduler.supervision.discovery`).
+While no second connection is up, the loop answers (`scheduler.bus.discovery`).
 """
 
 import threading

@@ -12,6 +12,7 @@ from typing import Final
 import trio
 
 from scheduler.bus import Bus
+from scheduler.bus.discovery import ServiceEndpoint
 from scheduler.control.commands import COMMANDS
 from scheduler.control.parts import Parts
 from scheduler.control.queries import QUERIES
@@ -22,7 +23,6 @@ from scheduler.control.verbs import Answer, Document, Query
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import BusError
 from scheduler.runtime.log_limits import RateLimitedLog
-from scheduler.supervision.discovery import ServiceEndpoint
 
 VERBS: Final = Verbs(QUERIES, REPORTS, COMMANDS)
 """Verbs of the scheduler, by name."""

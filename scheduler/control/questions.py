@@ -15,6 +15,7 @@ import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Message
+from scheduler.bus.discovery import ServiceEndpoint
 from scheduler.control.verbs import Answer, Document
 from scheduler.definition.strictjson import decode, decode_in_pieces, encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
@@ -22,7 +23,6 @@ from scheduler.dispatch.senders import RoundRobinQueue, sender_of, user_of
 from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Refused, StoreError
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.log_limits import RateLimitedLog
-from scheduler.supervision.discovery import ServiceEndpoint
 
 _NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
 """Error numbers by code, as in HTTP, for the header."""

@@ -7,12 +7,12 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Message, Subscription
+from scheduler.bus.discovery import ServiceEndpoint
 from scheduler.definition.validation import Prepared
 from scheduler.errors import Hung, InvalidBuild
 from scheduler.runtime.background import open_background
 from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.supervision.admission import Admission
-from scheduler.supervision.discovery import ServiceEndpoint
 from scheduler.supervision.intake import QUEUE_GROUP, SUBJECTS, Receipts
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.refusals import refused, shutting_down

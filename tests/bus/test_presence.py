@@ -14,10 +14,10 @@ from support.brokers import NatsServer, eventually
 from scheduler.bus import Message, Subscription
 from scheduler.bus import presence as presence_module
 from scheduler.bus.companion import Companion
+from scheduler.bus.discovery import Discovery, Identity
 from scheduler.bus.nats import NatsBus, open_bus
 from scheduler.bus.options import BusOptions
 from scheduler.bus.presence import PresenceThread, open_presence
-from scheduler.supervision.discovery import Discovery, Identity
 
 pytestmark = pytest.mark.integration
 

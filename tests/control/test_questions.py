@@ -16,11 +16,11 @@ from support.fakes import JSON, encode
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus import Message
+from scheduler.bus.discovery import ServiceEndpoint
 from scheduler.control import questions
 from scheduler.control.questions import QuestionLine, Questions
 from scheduler.control.verbs import Document
 from scheduler.runtime.courtesy import give_way
-from scheduler.supervision.discovery import ServiceEndpoint
 
 PACES = {"command": QuestionLine.COMMAND, "quick": QuestionLine.QUICK, "slow": QuestionLine.SLOW}
 

@@ -13,8 +13,8 @@ from support.fake_bus import FakeBus, tell_subscribers
 from trio.testing import MockClock
 
 from scheduler.bus import Message
+from scheduler.bus.discovery import Discovery, Identity
 from scheduler.errors import BusError
-from scheduler.supervision.discovery import Discovery, Identity
 from scheduler.supervision.peers import CANDIDATES, Peers
 
 

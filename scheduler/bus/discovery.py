@@ -1,11 +1,11 @@
-"""Answers NATS's service discovery, so that ``nats micro ls`` shows the scheduler (ADR-32).
+"""Answers NATS's service discovery, so that ``nats micro ls`` shows the process (ADR-32).
 
-A client that gets an answer may send builds, so discovery is opened when builds are taken, and not before.
+A client that gets an answer may send requests, so discovery is opened when they are taken, and not before.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
@@ -16,6 +16,46 @@ from scheduler.errors import BusError
 from scheduler.runtime.log_limits import RateLimitedLog
 
 _TYPE = "io.nats.micro.v1"
+
+
+class Served(Protocol):
+    """A subject that is served, as answers tell of it."""
+
+    @property
+    def name(self) -> str:
+        """Name: letters, digits, ``-`` and ``_``."""
+
+    @property
+    def subject(self) -> str:
+        """Subject of its requests."""
+
+    @property
+    def queue_group(self) -> str:
+        """Queue group in which requests are taken."""
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """Facts for clients, such as schemas."""
+
+    @property
+    def requests(self) -> int:
+        """Number of requests so far."""
+
+    @property
+    def errors(self) -> int:
+        """Number of those that failed."""
+
+    @property
+    def last_error(self) -> str:
+        """Text of the last failure."""
+
+    @property
+    def processing_ns(self) -> int:
+        """Time that all requests took together, in nanoseconds."""
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """Further counts; empty where there are none."""
 
 
 @define
@@ -30,6 +70,7 @@ class ServiceEndpoint:
     last_error: str = ""
     processing_ns: int = 0
     metadata: Mapping[str, str] = field(factory=dict)
+    data: Mapping[str, Any] = field(factory=dict)
 
     def served(self, seconds: float, error: str = "") -> None:
         """Count a request that took so long and was refused with ``error``, or was not."""
@@ -48,6 +89,7 @@ class Identity:
     id: str
     version: str
     description: str = ""
+    metadata: Mapping[str, str] = field(factory=dict)
 
 
 class Discovery:
@@ -70,7 +112,7 @@ class Discovery:
         self,
         bus: Bus,
         identity: Identity,
-        endpoints: Sequence[ServiceEndpoint],
+        endpoints: Sequence[Served],
         presence: Presence | None = None,
         counters: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
@@ -133,6 +175,7 @@ class Discovery:
                 "last_error": one.last_error,
                 "processing_time": one.processing_ns,
                 "average_processing_time": one.processing_ns // one.requests if one.requests else 0,
+                **({"data": one.data} if one.data else {}),
             }
             for one in self._endpoints
         ]
@@ -145,7 +188,7 @@ class Discovery:
             "name": self._identity.name,
             "id": self._identity.id,
             "version": self._identity.version,
-            "metadata": {},
+            "metadata": self._identity.metadata,
         }
 
     def _handler(

@@ -9,8 +9,8 @@ from support.fake_bus import FakeBus
 from support.fakes import JSON
 from trio.testing import wait_all_tasks_blocked
 
+from scheduler.bus.discovery import Discovery, Identity, ServiceEndpoint
 from scheduler.errors import NoResponders
-from scheduler.supervision.discovery import Discovery, Identity, ServiceEndpoint
 
 IDENTITY = Identity("scheduler", "ID1", "1.2.3", "Runs builds")
 VERBS = ("PING", "INFO", "STATS")
