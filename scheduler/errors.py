@@ -37,7 +37,7 @@
     │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be read
-    ├── NotPosted                a notification got no answer
+    ├── RecordError              a connector's record of what it did cannot be used
     ├── BrokerError              the embedded broker could not be started
     ├── Hung                     work on one build blocked the loop for too long, and was interrupted
     ├── SteeringError            a running scheduler refuses a question or command, or none answers
@@ -276,6 +276,10 @@ class LogMissing(StoreError):
 
 class UnreadableLog(StoreError):
     """A build's log, or a record of it, cannot be read by this version."""
+
+
+class RecordError(SchedulerError):
+    """A connector's record of what it did cannot be used; the message names it, and the reason."""
 
 
 class Hung(SchedulerError):

@@ -173,6 +173,8 @@ class Engine:
         self._parts.beats.add(taken.attempt)
         if taken.begins is not None:
             self._begin(taken.begins)
+        elif self.store.durable and (job := self._jobs.get(taken.work)) is not None:
+            self._nursery.start_soon(job.note, taken.attempt)
 
     def _take_notice(self, message: Message) -> None:
         """Take the notice that an attempt was given up; called back by the bus."""

@@ -17,7 +17,7 @@ from scheduler.connectors.conversion import structure
 from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled, failed, timed_out
 from scheduler.connectors.post import Post
 from scheduler.connectors.replies import Reply, bare, completed, errored
-from scheduler.connectors.stores import Begun, Busy, Completed, Store
+from scheduler.connectors.stores import Begun, Busy, Claim, Completed, Store
 from scheduler.connectors.workload import Work, Workload
 from scheduler.definition.secrets.masking import Secrets
 from scheduler.runtime.logger import Logger
@@ -68,6 +68,10 @@ class Job:
     _call: Call | None = None
     _cancellation: Cancellation | None = None
     _stopping: bool = False
+    _settling: bool = False
+    """Whether the end is known, and only to be recorded."""
+    _recording: trio.Lock = field(factory=trio.Lock)
+    """Held while the record is asked about this work."""
 
     async def run(self) -> None:
         """Do the work; never raises, unless it is cancelled."""
@@ -86,6 +90,19 @@ class Job:
             finally:
                 handler.counts.seconds += trio.current_time() - began
                 self._end()
+
+    async def note(self, attempt: Attempt) -> None:
+        """Record a further attempt: after a crash it is the one that the scheduler asks for."""
+        key = self.work.key
+        async with self._recording:
+            if not key or not attempt.id or self._settling or self._call is None:
+                # It has not begun, or is about to be answered.
+                return
+            try:
+                with trio.fail_after(RECORDING):
+                    await self.parts.store.begin(key, attempt.id)
+            except Exception as error:  # noqa: BLE001 - it works without
+                log.warning("a further attempt is not recorded", reason=_brief(error))
 
     def cancel(self, reason: str) -> None:
         """Tell the handler that the scheduler gave it up, and end it unless it wants a flag only."""
@@ -158,8 +175,8 @@ class Job:
             previous = None
             while key and not self.work.given_up:
                 try:
-                    with trio.fail_after(RECORDING):
-                        claim = await self.parts.store.begin(key, self.work.first.id)
+                    async with self._recording:
+                        claim = await self._asked(key)
                 except Exception as error:  # noqa: BLE001 - answered, and logged by the caller
                     return busy(f"the connector's record cannot be used: {_brief(error)}", _UNRECORDED)
                 if not isinstance(claim, Busy):
@@ -167,6 +184,10 @@ class Job:
                 await trio.sleep(_ELSEWHERE)
             return self._cancelled or Begun()
         return busy(f"another call of {handler.name} for this component has not ended", _UNRECORDED)
+
+    async def _asked(self, key: str) -> Claim:
+        with trio.fail_after(RECORDING):
+            return await self.parts.store.begin(key, self.work.attempts[-1].id)
 
     async def _perform(self, request: Any, *, repeated: bool) -> Outcome | None:
         """Call the handler; return its outcome, or None where that is not known."""
@@ -233,6 +254,8 @@ class Job:
 
     async def _settle(self, end: Outcome | Reply) -> None:
         """Record the end, then answer."""
+        async with self._recording:
+            self._settling = True
         if isinstance(end, Outcome) and end.error is None:
             end = self._written(end)
         if isinstance(end, Reply):

@@ -41,6 +41,8 @@ class Work:
     previous: "Work | None" = None
     """Work on the same component that was given up, and has not ended."""
     has_slot: bool = False
+    in_line: bool = False
+    """Whether it waits for a slot."""
     abandoned: bool = False
     """Whether it goes on without a slot."""
     given_up: str = ""
@@ -57,8 +59,9 @@ class Taken(NamedTuple):
 
     attempt: Attempt
     """The attempt that stands for it: an earlier one, where the same attempt was sent again."""
+    work: Work
     begins: Work | None = None
-    """Work that has its slot and is to begin; None where the request joins a work, or waits."""
+    """The same, where it has its slot and is to begin."""
 
 
 @define
@@ -100,30 +103,35 @@ class Workload:
             return busy(text, _STUCK)
         work = Work(handler, identity, attempt, [attempt], previous=known)
         if lane.slots_taken >= handler.concurrency:
-            if self.waiting >= self.most_waiting or self.waiting_bytes + attempt.size > self.most_bytes:
+            # One that is larger than the bound waits, if it does so alone.
+            full = self.waiting >= self.most_waiting or self.waiting_bytes + attempt.size > self.most_bytes
+            if self.waiting and full:
                 return busy(f"the connector is busy: {self.waiting} requests wait", _BUSY)
             lane.waiting.append(work)
+            work.in_line = True
             self._count(work, 1)
         if identity:
             self._works[identity] = work
         if attempt.id:
             self._by_attempt[attempt.id] = work
-        return Taken(attempt, self._begun(lane, work) if lane.slots_taken < handler.concurrency else None)
+        if work.in_line:
+            return Taken(attempt, work)
+        return Taken(attempt, work, begins=self._begun(lane, work))
 
     def _join(self, work: Work, attempt: Attempt) -> Taken | Outcome:
-        # Only the first one is read.
-        attempt.data = b""
         for one in work.attempts:
             if one.id and one.id == attempt.id:
                 # Sent again, maybe by a scheduler that took the build over: it names its own subjects.
                 one.reply, one.heartbeat, one.within = attempt.reply, attempt.heartbeat, attempt.within
-                return Taken(one)
+                return Taken(one, work)
         if len(work.attempts) >= _MOST_JOINED:
             return busy(f"{len(work.attempts)} attempts for one component wait already", _BUSY)
+        # Only the first one is read.
+        attempt.data = b""
         work.attempts.append(attempt)
         if attempt.id:
             self._by_attempt[attempt.id] = work
-        return Taken(attempt)
+        return Taken(attempt, work)
 
     def cancel(self, attempt: str, reason: str) -> Work | None:
         """Note that the scheduler gave up an attempt; return its work if it gave up all attempts of that."""
@@ -160,8 +168,9 @@ class Workload:
         work.previous = None
         if work.has_slot:
             return self._release(work)
-        if work in lane.waiting:
+        if work.in_line:
             lane.waiting.remove(work)
+            work.in_line = False
             self._count(work, -1)
         return None
 
@@ -190,6 +199,7 @@ class Workload:
         if not lane.waiting or lane.slots_taken >= work.handler.concurrency:
             return None
         following = lane.waiting.popleft()
+        following.in_line = False
         self._count(following, -1)
         return self._begun(lane, following)
 
