@@ -75,6 +75,14 @@ COMMANDS: Final = (
         "Do not run it beside real connectors: each request would be answered twice.",
     ),
     CommandEntry(
+        RUN,
+        "connect",
+        "Run connectors that are made with the kit.",
+        "connect my.module:connectors --store sqlite:connectors.db",
+        "The module is looked for in the working directory, too. At SIGTERM what is begun is ended, and"
+        " answered; a second signal does not wait for it. `scheduler help tutorial` writes such a module.",
+    ),
+    CommandEntry(
         LOOK,
         "validate",
         "List every problem of a build, each with its place.",
