@@ -160,7 +160,7 @@ def test_every_variable_that_is_named_exists(path: Path) -> None:
 def test_every_command_that_is_shown_exists(path: Path) -> None:
     """Lines that people may copy begin with a command of ours, or its flags."""
     for block in FENCE.findall(path.read_text()):
-        for command in re.findall(r"(?m)^(?:\$ |\.venv/bin/|)scheduler ([a-z]\w*)", block):
+        for command in re.findall(r"(?m)^(?:\$ |\.venv/bin/|)scheduler ([a-z][\w-]*)", block):
             assert command in COMMANDS, command
 
 
