@@ -23,12 +23,13 @@ from scheduler.definition.reply_subjects import (
 )
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch.beats import Beats
-from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.call import Call
 from scheduler.dispatch.cancelling import Cancelling
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
 from scheduler.dispatch.hearing import Hearing
+from scheduler.dispatch.inherited import Inherited
 from scheduler.dispatch.receiving import Receiving
 from scheduler.dispatch.reply_reader import ReplyReader
 from scheduler.dispatch.returned import Returned

@@ -312,18 +312,14 @@ class Requests:
     def learn_output(self, vertex: Vertex, output: Mapping[str, Any]) -> None:
         """Learn the secrets of an output that an operator supplies for a change."""
         change = self._build.changes[vertex]
+        of, type_, provider = self._state.ledger.identified, change.type, change.provider
         # Searched as it is kept: the type and `_secret` say what is secret, too.
-        self._secrets.add(
-            self._state.ledger.identified(
-                vertex, output, State.COMPLETED, type_=change.type, provider=change.provider
-            )
-        )
+        self._secrets.add(of(vertex, output, State.COMPLETED, type_=type_, provider=provider))
 
     def identified(self, request: Request, body: Mapping[str, Any], state: State) -> dict[str, Any]:
         """Return a reply with our own keys, as it is kept (`Ledger.identified`)."""
-        return self._state.ledger.identified(
-            request.vertex, body, state, type_=request.type, provider=request.provider
-        )
+        of = self._state.ledger.identified
+        return of(request.vertex, body, state, type_=request.type, provider=request.provider)
 
     def _is_learnt(self, vertex: Vertex, rendered: Rendered) -> bool:
         """Whether all secrets in the request of a sensitive change were known when the build was read."""

@@ -5,7 +5,8 @@ from typing import Protocol, TypeAlias
 
 from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Resend
-from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.call import Call
+from scheduler.dispatch.inherited import Inherited
 from scheduler.dispatch.timers import Timers
 from scheduler.journal.orders import Order
 from scheduler.journal.records import Position

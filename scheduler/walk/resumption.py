@@ -9,7 +9,8 @@ from scheduler.definition.graph import Vertex
 from scheduler.definition.model import Resend
 from scheduler.definition.reply_subjects import old_token
 from scheduler.definition.template import Laborious
-from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.call import Call
+from scheduler.dispatch.inherited import Inherited
 from scheduler.journal.events import Settled
 from scheduler.journal.records import Position
 from scheduler.plan import Request

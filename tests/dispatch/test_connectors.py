@@ -11,7 +11,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.reply_subjects import BEAT, beat_interest, interest, owner_of
 from scheduler.definition.subjects import REPLY_SUBJECTS
-from scheduler.dispatch.call import Inherited
+from scheduler.dispatch.inherited import Inherited
 from scheduler.journal.records import Position
 
 

@@ -11,9 +11,10 @@ from support.bench import SUBJECT, KeptStrays, reply, request
 from support.fakes import encode
 
 from scheduler.bus import Message
-from scheduler.dispatch.call import Call, Inherited, Signal
+from scheduler.dispatch.call import Call, Signal
 from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
+from scheduler.dispatch.inherited import Inherited
 from scheduler.dispatch.router import Router, Stray, Way
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.runtime.log_limits import RateLimitedLog
