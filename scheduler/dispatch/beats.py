@@ -166,12 +166,15 @@ class Beats:
         pulse = self._sending.pulses.get(call)
         if pulse is None or call.closed or call.answered or pulse.lost:
             return
-        left = pulse.ends(self._anew) - self._timers.now()
+        left = self._left(call, pulse)
         if left > _GRAIN:
             pulse.timer = self._timers.start(left, self._look, call)
         else:
             self._silent[call] = None
             self._wake.set()
+
+    def _left(self, call: Call, pulse: Pulse) -> float:
+        return pulse.ends(self._anew, unheard=call.unheard_of) - self._timers.now()
 
     async def run(self) -> NoReturn:
         """Judge attempts whose time without a heartbeat is over; never returns."""
@@ -200,7 +203,7 @@ class Beats:
             return
         if not (answered and self._bus.connected and call.may_have_left):
             pulse.since = self._timers.now()
-        if pulse.ends(self._anew) - self._timers.now() > _GRAIN:
+        if self._left(call, pulse) > _GRAIN:
             self._look(call)
         else:
             pulse.lost = True

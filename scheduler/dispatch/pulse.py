@@ -65,6 +65,7 @@ class Pulse:
         "lost",
         "message",
         "progress",
+        "sent",
         "since",
         "timer",
         "within",
@@ -84,7 +85,9 @@ class Pulse:
         self.within = 0.0
         """Seconds within which another one has to come; 0: their absence fails nothing."""
         self.since = 0.0
-        """Time from which that counts: of the sending, or of the last heartbeat (`Timers.now`)."""
+        """Time from which that counts: of the first sending, or of the last heartbeat (`Timers.now`)."""
+        self.sent = 0.0
+        """Time of the last sending, likewise: from it all of the time counts, if anybody received that."""
         self.timer: Timer | None = None
         self.lost = False
         """Whether the connector is taken for lost, and the attempt is about to fail."""
@@ -116,13 +119,14 @@ class Pulse:
             self.message = beat.message.encode()[:_MESSAGE].decode(errors="ignore")
         return (self.instance, self.progress, self.message) != old
 
-    def ends(self, anew: float) -> float:
+    def ends(self, anew: float, *, unheard: bool) -> float:
         """Return the time at which the connector is lost without another heartbeat, by `Timers.now`.
 
         Args:
             anew: time from which all connectors have their whole time again, likewise.
+            unheard: whether nobody received the last copy of the request.
         """
-        return max(self.since, anew) + self.within
+        return max(self.since, anew, 0.0 if unheard else self.sent) + self.within
 
     @property
     def loss(self) -> str:

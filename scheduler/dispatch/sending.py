@@ -127,6 +127,8 @@ class Sending:
         except BusError as error:
             call.deliver(_refused(error))
         else:
+            if within is not None and (pulse := self.pulses.get(call)) is not None:
+                pulse.sent = self._timers.now()
             if call.departing is not None:
                 call.departing(call)
 

@@ -395,3 +395,34 @@ def test_a_cancelled_build_ends_as_such(error: str, status: str) -> None:
     progress = Progress("b", "build.create", 0.0)
     progress.finish({"error": error}, 5.0, failed=True)
     assert (progress.status, progress.error) == (status, error)
+
+
+# ---- heartbeats
+
+
+def test_what_connectors_say_is_kept_beside_what_runs(told: Told, progress: Progress) -> None:
+    """A beat is no event: it changes no count and no order, and is gone with the attempt."""
+    progress.apply(told.message(event("a", "running", 1), event("b", "running", 1)), 101.0)
+    beats = [
+        {"component": "a", "attempt": 1, "progress": 0.4, "message": "attaching"},
+        {"component": "b", "message": "x\x1b[2J"},
+        {"component": "c", "progress": 1},
+        {"component": 5},
+        7,
+    ]
+    assert progress.apply({**told.message(), "beats": beats}, 102.0) == []
+    assert [(one.component, one.note) for one in progress.running.values()] == [
+        ("a", "40 %, attaching"),
+        ("b", "x\\x1b[2J"),
+    ]
+    assert (counts(progress), progress.behind) == ({"waiting": 1, "running": 2}, False)
+    progress.apply(told.message(event("a", "retrying", 3), event("a", "running", 4, attempt=2)), 104.0)
+    assert progress.running["a"].note == ""
+
+
+def test_a_snapshot_has_what_connectors_said_last(told: Told, progress: Progress) -> None:
+    """Who joins late sees it at once."""
+    progress.apply(told.message(event("a", "running", 1)), 101.0)
+    told.fields["a"] |= {"progress": 0.25, "message": "booting", "instance": "c-7", "beat": 2.0}
+    progress.snapshot(told.answer(5.0), 105.0)
+    assert progress.running["a"].note == "25 %, booting"

@@ -1,15 +1,18 @@
 """Who ran when: waiting, working, the critical path, lanes, and the trace."""
 
 import json
+from io import StringIO
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from scheduler.client.timeline import Span, Timeline, Wait, critical_path, histogram, read_timeline
 from scheduler.client.traces import pack, trace
+from scheduler.display.timeline import show_timeline
 
 T = 1_800_000_000.0
 JSON = dict[str, Any]
@@ -284,3 +287,14 @@ def test_a_trace_says_what_went_wrong() -> None:
     found = timeline_of([component("a", 0, 1, 2, state="errored", error="boom", attempt=3)], T)
     arguments = [event["args"] for event in trace(found, "b1") if event.get("cat") == "working"]
     assert [(one["state"], one["attempt"], one["error"]) for one in arguments] == [("errored", 3, "boom")]
+
+
+def test_a_component_at_work_has_the_last_word_of_its_connector() -> None:
+    """It is read from the answer, and shown below its bar."""
+    one = component("a", 0, 1, 9, progress=0.4, message="attaching")
+    timeline = timeline_of([one], 10.0)
+    assert timeline.spans[0].note == "40 %, attaching"
+    console = Console(file=StringIO(), width=80)
+    show_timeline(console, timeline, "b", "running")
+    assert isinstance(console.file, StringIO)
+    assert "40 %, attaching" in console.file.getvalue()

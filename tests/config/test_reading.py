@@ -5,6 +5,7 @@ import pytest
 from scheduler.config import (
     Settings,
     parse_capture,
+    parse_heartbeats,
     parse_resend,
     parse_retry_rules,
     parse_rules,
@@ -34,6 +35,14 @@ def test_what_is_no_timeout_is_refused(text: str) -> None:
     """A pattern or number of seconds that cannot be meant is refused."""
     with pytest.raises(InvalidSettings, match=r"^--timeouts \(SCHEDULER_TIMEOUTS\): "):
         parse_timeouts(text)
+
+
+@pytest.mark.parametrize("text", ["vpc.create.*=25h", "vpc.*.*", "vpc.*.*=0", "a..b=5", "a.b.c=soon"])
+def test_what_is_no_time_for_heartbeats_is_refused(text: str) -> None:
+    """They are written as timeouts are, and last at most a day."""
+    assert parse_heartbeats("vpc.*.*=30, *.*.aws=24h") == (("vpc.*.*", 30.0), ("*.*.aws", 86_400.0))
+    with pytest.raises(InvalidSettings, match=r"^--heartbeats \(SCHEDULER_HEARTBEATS\): "):
+        parse_heartbeats(text)
 
 
 def test_what_is_sent_again_is_said_by_subject() -> None:

@@ -199,6 +199,15 @@ def test_the_first_pattern_that_matches_gives_the_timeout() -> None:
     assert [settings.timeout_for(subject) for subject in subjects] == [1.0, 2.0, 3.0, 9.0]
 
 
+def test_heartbeats_are_asked_for_by_subject_or_not_at_all() -> None:
+    """The first pattern that matches counts; nothing is asked of any other connector."""
+    settings = Settings(heartbeats=(("vpc.*.*", 30.0), ("*.*.aws", 60.0)))
+    subjects = ("vpc.create.aws", "net.create.aws", "net.create.gcp")
+    assert [settings.heartbeat_for(subject) for subject in subjects] == [30.0, 60.0, None]
+    with pytest.raises(InvalidSettings, match="--heartbeats"):
+        Settings(heartbeats=(("vpc.*.*", 0.0),))
+
+
 def test_rules_for_sending_again_are_checked_wherever_they_come_from() -> None:
     """A program that makes settings is held to the same patterns."""
     with pytest.raises(InvalidSettings, match="--resend"):

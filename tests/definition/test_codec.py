@@ -239,6 +239,10 @@ def test_required_fields_of_an_edge(field: str) -> None:
         ("_timeout", "soon", "it is 'soon'"),
         ("_timeout", 31_622_401, "it is 31622401"),
         ("_timeout", 10**299, "it is a number"),
+        ("_heartbeat", 0, "seconds, above 0 and at most 86400; it is 0"),
+        ("_heartbeat", True, "it is true"),
+        ("_heartbeat", "30s", "it is '30s': write 30"),
+        ("_heartbeat", 86_401, "it is 86401"),
         ("_component_id", "start", "'start' is reserved"),
         ("_component_id", "end", "'end' is reserved"),
     ],
@@ -285,9 +289,12 @@ def test_states_are_read(value: object, state: State) -> None:
 
 def test_a_change_is_typed() -> None:
     """What the scheduler looks at is read into the model."""
-    one = prepare(build(change("vpc::a", "delete", _provider="aws", _timeout=1.5))).build.changes[0]
+    one = prepare(
+        build(change("vpc::a", "delete", _provider="aws", _timeout=1.5, _heartbeat=30))
+    ).build.changes[0]
     assert (one.id, one.type, one.action, one.provider) == ("vpc::a", "vpc", Action.DELETE, "aws")
     assert one.timeout == pytest.approx(1.5)
+    assert one.heartbeat == 30
 
 
 def test_what_exists_needs_an_id_only() -> None:

@@ -86,6 +86,8 @@ def test_every_field_that_speaks_to_the_scheduler_is_in_the_schema() -> None:
         (build(change("a"), change("b", _state="done")), "changes[1]._state"),
         (build(change("a", _timeout="10m")), "changes[0]._timeout"),
         (build(change("a", _timeout=0)), "changes[0]._timeout"),
+        (build(change("a", _heartbeat="30s")), "changes[0]._heartbeat"),
+        (build(change("a", _heartbeat=0)), "changes[0]._heartbeat"),
         (build(change("a", _retry={"attempts": 0})), "changes[0]._retry.attempts"),
         (build(change("a", _retry={"attempt": 2})), "changes[0]._retry"),
         (build(change("a", _raw="user_data")), "changes[0]._raw"),
@@ -143,7 +145,9 @@ TEXTS = st.sampled_from(
         *("$(name)", "{{ build.id }}"),
     )
 )
-NAMES = st.sampled_from(["name", "_raw", "_retry", "_secret", "_state", "_timeout", "_action", "_component"])
+NAMES = st.sampled_from(
+    ["name", "_raw", "_retry", "_secret", "_state", "_timeout", "_heartbeat", "_action", "_component"]
+)
 ANY = st.recursive(
     st.none() | st.booleans() | NUMBERS | TEXTS,
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS | NAMES, inner, max_size=2),

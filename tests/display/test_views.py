@@ -98,10 +98,25 @@ def test_whatever_is_shown_fits_80_by_24(
     progress.apply(Told().message(*events), 0.0)
     reached = [{"limit": limit, "waiting": 10**6} for limit in limits]
     progress.refresh({"now": T, "accepted": T - age, "eta": left, "limits": reached, "status": status}, 1.0)
+    said = [
+        {"component": one, "progress": 0.4, "message": name} for one in progress.running for name in names
+    ]
+    progress.apply({"beats": said}, 1.0)
     lines = [plain(line) for line in frame_lines(progress, 1.0, 80, 24)]
     assert len(lines) <= 23
     assert max(cell_len(line) for line in lines) <= 80
     assert not any("\x1b" in line or "\n" in line for line in lines)
+
+
+def test_a_frame_says_how_far_connectors_are() -> None:
+    """Beside what runs, as far as there is room."""
+    progress = busy(3)
+    name = "network::number-1"
+    beats = [{"component": name, "progress": 0.4, "message": "attaching " + "x" * 100}]
+    progress.apply({"beats": beats}, 103.0)
+    [line] = [line for line in draw(progress, 103.0) if name in line]
+    assert "40 %, attaching xx" in line
+    assert len(line) <= 80
 
 
 def test_a_frame_says_what_matters() -> None:

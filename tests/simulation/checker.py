@@ -38,6 +38,7 @@ from simulation.gauges import Gauges
 from simulation.knowledge import Attempt, Build, Component, Reply
 from simulation.labour import BOUNDLESS
 from simulation.ordering import Ordering
+from simulation.pulses import Pulses
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies, subject_of
@@ -88,6 +89,7 @@ class Checker:
         self._worked: dict[str, float] = {}
         """Since when a process has had builds."""
         self._interruptions: dict[str, list[tuple[float, str]]] = {}
+        self._pulses = Pulses(self._wrong, self._interruptions)
         self._rules: dict[str, Callable[[Step], None]] = {
             "kept": self._kept,
             "request left": self._request_left,
@@ -107,6 +109,8 @@ class Checker:
             "submits": lambda step: self._times.submitted(step.build, step.time),
             "progress left": self._progress,
             "reply arrived": lambda step: self._replies.arrived(step.detail, step.time),
+            "beat arrived": lambda step: self._pulses.beat(step.detail, step.time),
+            "back arrived": lambda step: self._pulses.returned(step.detail),
             "starts": lambda step: self._replies.started(step.who, step.time),
             "server gone": lambda step: self._replies.gone(step.time),
             "taken": self._taken,
@@ -420,6 +424,8 @@ class Checker:
             self._too_early(name, build, component, attempt, seconds)
             self._replies.timed_out(name, build, attempt, seconds)
             self._times.timed_out(name, build, attempt, seconds, self._now)
+        elif text.startswith("connector lost: "):
+            self._pulses.lost(name, build, attempt, text, self._now)
         elif text.startswith("no connector is subscribed"):
             if not one.ever_unheard:
                 self._wrong(f"{name}: {component} fails for want of a connector, and was heard")
@@ -506,10 +512,11 @@ class Checker:
         else:
             self._sent_again(name, build, component, attempt, who)
         attempt.departures.append((step.time, who))
+        self._pulses.sent(identity, step.time)
         attempt.unheard = False
 
     def _sent_again(self, name: str, build: Build, component: str, one: Attempt, who: str) -> None:
-        if one.unheard:
+        if one.unheard or self._pulses.takes(one.id):
             return
         resend = self._scenario.resend
         if resend != "always" and build.knows(who, one.sent_at):
@@ -532,6 +539,7 @@ class Checker:
         one = self._builds[step.build].components[step.component]
         attempt = one.attempt(step.detail[0])
         attempt.unheard = one.ever_unheard = True
+        self._pulses.unheard(attempt.id)
         attempt.arrived -= 1
         self._gauges.answered(attempt.id)
 

@@ -7,6 +7,7 @@ from attrs import define, field, frozen
 
 from scheduler.bus import Message
 from simulation.network import SimBus
+from simulation.pulses import Pulse
 from simulation.world import World
 
 JSON: TypeAlias = dict[str, Any]
@@ -51,9 +52,12 @@ class Connector:
     name: str
     type: str
     manners: Manners
+    pulse: Pulse = field(factory=Pulse)
     bus: SimBus = field(init=False)
     answers: dict[str, JSON] = field(factory=dict)
     """Replies by attempt."""
+    unanswered: dict[str, str] = field(factory=dict)
+    """Its record of attempts that it has taken and not answered, with their providers."""
     life: int = 0
     """Number of starts."""
 
@@ -65,6 +69,25 @@ class Connector:
         await self.bus.connect()
         await self.bus.subscribe(f"{self.type}.*.*", self._take, queue=f"{self.type}-connectors")
         self.life += 1
+        if self.pulse.every and self.manners.remembers:
+            self._come_back()
+
+    def _come_back(self) -> None:
+        """Say which attempts it has not answered."""
+        for provider in PROVIDERS:
+            attempts = [one for one, other in self.unanswered.items() if other == provider]
+            if attempts:
+                body = json.dumps({"instance": self.name, "attempts": attempts}).encode()
+                self.bus.publish(f"scheduler.returned.{provider}", body)
+
+    def _beat(self, message: Message, attempt: str, life: int) -> None:
+        """Say that it works, as long as it does."""
+        if life != self.life or self.bus.dead or attempt not in self.unanswered:
+            return
+        said = {"instance": self.name, "progress": 1, "message": attempt, "_state": "completed"}
+        headers = message.headers or {}
+        self.bus.publish(headers["Scheduler-Heartbeat"], json.dumps(said).encode())
+        self.world.later.after(self.pulse.every, lambda: self._beat(message, attempt, life))
 
     def _take(self, message: Message) -> None:
         if message.subject.count(".") != 2 or message.subject.endswith((".done", ".error")):
@@ -75,12 +98,15 @@ class Connector:
         references = tuple((key[5:], component[key]) for key in component if key.startswith("from-"))
         detail = (attempt, references)
         self.world.trace.add("taken", self.name, component["service"], component["_component_id"], detail)
+        life = self.life
+        self.unanswered[attempt] = component["_provider"]
+        if self.pulse.every and rng.random() > manners.mute:
+            self.world.later.after(self.pulse.every, lambda: self._beat(message, attempt, life))
         if rng.random() < manners.mute:
             return
         seconds = rng.uniform(0.01, 2.0)
         if rng.random() < manners.slow:
             seconds = rng.uniform(2.0, 30.0)
-        life = self.life
         self.world.later.after(seconds, lambda: self._done(message, component, attempt, life))
 
     def _done(self, message: Message, component: JSON, attempt: str, life: int) -> None:
@@ -91,6 +117,7 @@ class Connector:
         if answer is None:
             state = "errored" if rng.random() < manners.failing else "completed"
             answer = self.answers[attempt] = self._answer(component, state)
+        self.unanswered.pop(attempt, None)
         self._say(message, answer, attempt=attempt)
         if rng.random() < manners.again:
             if rng.random() < 0.5:

@@ -57,6 +57,7 @@ class Driver:
         self.settings = Settings(
             store="jetstream",
             attempt_timeout=scenario.attempt_timeout,
+            heartbeats=(("*.*.*", scenario.pulse.within),) if scenario.pulse.within else (),
             start_timeout=scenario.start_timeout,
             resend=parse_resend(scenario.resend),
             grace=scenario.grace,
@@ -69,7 +70,7 @@ class Driver:
         self.clocks = Clocks(scenario.clocks)
         self.processes: list[Process] = []
         self.connectors = [
-            Connector(self.world, f"{kind}-connector", kind, manners)
+            Connector(self.world, f"{kind}-connector", kind, manners, scenario.pulse)
             for kind, manners in zip(TYPES, scenario.manners, strict=True)
         ]
         self.client = SimBus(self.world, "client")

@@ -15,17 +15,20 @@ import trio
 from attrs import evolve
 from msgspec.structs import replace
 
-import scheduler.plan.plan
-import scheduler.plan.requests
+import scheduler.dispatch.sending
 import scheduler.stores.appender
 import scheduler.supervision.reader
-from scheduler.bus import Bus
+from scheduler.bus import Bus, Message
 from scheduler.config import Settings
-from scheduler.definition.model import Action, Resend
+from scheduler.definition.model import Resend
+from scheduler.definition.reply_subjects import BEAT_ADDRESS
 from scheduler.definition.rules import Retry
 from scheduler.definition.template import Rendered, Scope, Template, Work
 from scheduler.definition.validation import Prepared, read_build
+from scheduler.dispatch.beats import Beats
+from scheduler.dispatch.call import Call
 from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.returned import Returned
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError, Fenced, TemplateError, WrongLastSequence
@@ -39,8 +42,7 @@ from scheduler.journal.records import Position, encode_event
 from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request, steering
 from scheduler.plan.attempts import Again, AttemptCounts
-from scheduler.plan.gates import expire
-from scheduler.plan.outcome import Outcome
+from scheduler.plan.outcome import Outcome, failure, read_reply
 from scheduler.plan.report import Report
 from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
@@ -571,6 +573,59 @@ def _a_cycle_in_each_build() -> list[Patch]:
     return [(Walk, "__init__", knotted)]
 
 
+def _a_heartbeat_that_completes() -> list[Patch]:
+    """A heartbeat that says so is taken for the reply."""
+    take = Beats.take
+
+    def credulous(beats: Beats, message: Message) -> None:
+        take(beats, message)
+        call = beats._calls.get(message.subject[BEAT_ADDRESS])
+        if call is not None and (outcome := read_reply(message.data, None)) is not None:
+            call.deliver(outcome)
+
+    return [(Beats, "take", credulous)]
+
+
+def _a_lost_connector_is_the_end() -> list[Patch]:
+    """A component whose connector is lost is not tried again."""
+
+    def final(text: str, **options: Any) -> Outcome:
+        return failure(text, **{**options, "retryable": not text.startswith("connector lost")})
+
+    return [(scheduler.dispatch.sending, "failure", final)]
+
+
+def _heartbeats_that_an_outage_costs() -> list[Patch]:
+    """The time without a heartbeat goes on where it stood when the broker went away."""
+    return [(Beats, "_begin_anew", lambda _: None)]
+
+
+def _heartbeats_that_are_not_heard() -> list[Patch]:
+    """A heartbeat says how far a connector is, and does not count."""
+
+    def deaf(beats: Beats, message: Message) -> None:
+        call = beats._calls.get(message.subject[BEAT_ADDRESS])
+        if call is not None and call.pulse is not None:
+            call.pulse.heard = trio.current_time()
+
+    return [(Beats, "take", deaf)]
+
+
+def _sent_again_whatever_is_named() -> list[Patch]:
+    """A connector that is back gets what it names, also where that was given up."""
+
+    def generous(_: Returned, call: Call) -> bool:
+        call.publish()
+        return True
+
+    async def all_of_them(returned: Returned) -> dict[str, Call]:
+        await trio.lowlevel.checkpoint()
+        late = returned._on_sent.__self__._calls.values()  # type: ignore[attr-defined]
+        return {call.request.attempt: call for call in late}
+
+    return [(Returned, "_send", generous), (Returned, "_in_flight", all_of_them)]
+
+
 def _no_second_listener() -> list[Patch]:
     """Replies come in on one connection."""
     init = Connectors.__init__
@@ -743,6 +798,11 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _durations_by_the_wall_clock,
     _clocks_that_begin_run,
     _pauses_by_the_clock_of_the_next_process,
+    _a_heartbeat_that_completes,
+    _a_lost_connector_is_the_end,
+    _heartbeats_that_an_outage_costs,
+    _heartbeats_that_are_not_heard,
+    _sent_again_whatever_is_named,
     _no_second_listener,
     _a_cycle_in_each_build,
     _purged_logs_are_taken_for_anothers,

@@ -12,6 +12,7 @@ from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.gates import put_gates
 from simulation.labour import laborious
 from simulation.operating import Operating, operate, spoil
+from simulation.pulses import Pulse, pulsate
 from simulation.vanishing import vanish
 
 JSON: TypeAlias = dict[str, Any]
@@ -105,6 +106,8 @@ class Scenario:
     """The servers of the broker."""
     operating: Operating
     """How builds are to be run, and what operators ask for."""
+    pulse: Pulse
+    """Heartbeats of connectors, and what is asked of them."""
 
 
 def imagine(seed: int) -> Scenario:
@@ -160,6 +163,10 @@ def imagine(seed: int) -> Scenario:
     if servers.alone:
         faults = [fault for fault in faults if fault.kind in HARMLESS]
     faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
+    pulse = pulsate(seed, heals_at)
+    if not servers.alone:
+        faults += [Fault(at, kind, seconds, number) for kind, at, seconds, number in pulse.faults]
+        manners = tuple(evolve(one, mute=max(one.mute, pulse.mute)) for one in manners)
     heavy = laborious(seed)
     if heavy is not None:
         # Beside the first one.
@@ -183,6 +190,7 @@ def imagine(seed: int) -> Scenario:
         clocks=clocks,
         cluster=servers,
         operating=operating,
+        pulse=pulse,
     )
 
 

@@ -28,6 +28,8 @@ WANTED = (
     *VANISHING,
     *("server gone", "progress left", "reply arrived"),
     *("log purged", "stream removed", "log removed", "log restored"),
+    *("beat arrived", "back arrived", "connector lost", "tried again as a connector was lost"),
+    "sent again to a connector that is back",
     *("Withdrawn", "Suspended", "Resumed", "Sent", "Loading", "Released", "Finished", "Reported"),
     *("killed", "lost", "dies", "replies lost", "request unheard", "report left"),
     *("several events in a record", "taken up a second time", "late success kept", "fenced"),
@@ -64,6 +66,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         body = event.body if isinstance(event, Settled) else {}
         error = str(body.get("error", ""))
         met["timed out"] += error.startswith("timed out")
+        met["connector lost"] += error.startswith("connector lost")
         met["failed by a connector"] += error.endswith("cannot")
         met["nobody listened"] += error.startswith("no connector")
         met["outcome unknown"] += error.startswith("outcome unknown")
@@ -74,6 +77,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         met["a retry that the build's end prevents"] += error.endswith("the build was halted)")
         if isinstance(event, Retrying):
             met["tried again after a time-out"] += event.error.startswith("timed out")
+            met["tried again as a connector was lost"] += event.error.startswith("connector lost")
             met["tried again after a while"] += "cannot, for" in event.error
             met["a third attempt"] += int(event.attempt.split("/")[-2]) > 1
         if isinstance(event, Retried):
@@ -102,6 +106,7 @@ class _Follower:
         """Gates of each build that nobody has decided."""
         self._last = ""
         self._told: set[str] = set()
+        self._back: set[str] = set()
 
     def see(self, step: Step) -> None:
         """One step more."""
@@ -116,9 +121,12 @@ class _Follower:
                 met["read back another's record"] += not step.detail.startswith(f"{step.who}-")
             case "request left":
                 before = self._departures.get((step.build, step.component))
+                met["sent again to a connector that is back"] += step.detail[0] in self._back
                 met["sent again by another process"] += before not in {None, step.who}
                 met["sent again by the same process"] += before == step.who
                 self._departures[step.build, step.component] = step.who
+            case "back arrived":
+                self._back.update(step.detail)
             case "logs":
                 met["fenced"] += "another process has the build" in step.detail
             case "answered":

@@ -304,7 +304,11 @@ class World:
     def arrived(self, who: str, message: Published) -> None:
         """A message reaches the broker."""
         self._note("arrived", who, message)
-        if self.broker.size > 1 and who.endswith("-connector"):
+        if message.subject.startswith("scheduler.beat."):
+            self.trace.add("beat arrived", who, detail=json.loads(message.data)["message"])
+        elif message.subject.startswith("scheduler.returned."):
+            self.trace.add("back arrived", who, detail=json.loads(message.data)["attempts"])
+        elif self.broker.size > 1 and who.endswith("-connector"):
             self.trace.add("reply arrived", who, detail=json.loads(message.data)["serial"])
 
     def unheard(self, who: str, message: Published) -> None:

@@ -3,16 +3,20 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+from support.bench import Bench, open_bench
 from support.builds import build, change, prepare
 from support.fake_bus import FakeBus
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler.definition.reply_subjects import beat_subject
 from scheduler.definition.strictjson import decode, encode
+from scheduler.dispatch.call import Call
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan, Request
 from scheduler.plan.outcome import failure
@@ -439,3 +443,95 @@ async def test_no_secret_is_told(feed: Feed, fake_bus: FakeBus, autojump_clock: 
     assert b"canary" not in text
     assert b"cannot log in with ***" in text
     assert decode(request.body)["password"] == "canary-4711"
+
+
+# ---- heartbeats
+
+
+class Pulsing:
+    """Calls of a build's components in flight, with heartbeats."""
+
+    def __init__(self, bench: Bench, feed: Feed, size: int = 1) -> None:
+        self.bench = bench
+        self.track = follow(feed, size=size)
+        self.calls = [self._send(vertex) for vertex in range(size)]
+
+    def _send(self, vertex: int) -> Call:
+        request = self.track.plan.begin(vertex)
+        assert isinstance(request, Request)
+        return self.bench.connectors.send(request)
+
+    async def beat(self, vertex: int = 0, **said: Any) -> None:
+        """Send a heartbeat as a connector, and tell the feed, as a roster does."""
+        self.bench.bus.deliver(beat_subject(self.calls[vertex].reply), json.dumps(said).encode())
+        await wait_all_tasks_blocked()
+        self.track.beat(self.calls[vertex])
+
+
+@asynccontextmanager
+async def open_pulsing(size: int = 1) -> AsyncIterator[Pulsing]:
+    async with open_bench() as bench:
+        feed = Feed(bench.bus)
+        bench.nursery.start_soon(feed.run)
+        bench.nursery.start_soon(feed.beats.run)
+        yield Pulsing(bench, feed, size)
+
+
+async def test_what_connectors_say_is_published_once_a_second(autojump_clock: MockClock) -> None:
+    """The last word of each component, without a number, beside no events."""
+    async with open_pulsing() as pulsing:
+        for number in range(30):
+            await pulsing.beat(progress=number / 100, message=f"step {number}", instance="c-7")
+            await trio.sleep(0.1)
+        await trio.sleep(2)
+        found = messages(pulsing.bench.bus)
+        assert [len(one["beats"]) for one in found] == [1] * len(found)
+        assert 3 <= len(found) <= 4
+        beat = found[-1]["beats"][0]
+        beat.pop("time")
+        assert beat == {
+            "component": "c0",
+            "attempt": 1,
+            "progress": 0.29,
+            "message": "step 29",
+            "instance": "c-7",
+        }
+        assert (found[-1]["events"], found[-1]["seq"]) == ([], 0)
+
+
+async def test_secrets_in_what_connectors_say_are_masked(autojump_clock: MockClock) -> None:
+    """As in errors; and a long message is cut."""
+    async with open_bench() as bench:
+        feed = Feed(bench.bus)
+        bench.nursery.start_soon(feed.beats.run)
+        pulsing = Pulsing.__new__(Pulsing)
+        pulsing.bench, pulsing.track = bench, follow(feed, size=1, password="s3cret-word")
+        pulsing.calls = [pulsing._send(0)]
+        await pulsing.beat(message="login with s3cret-word " + "x" * 900)
+        await trio.sleep(2)
+        [message] = messages(bench.bus)
+        assert "s3cret-word" not in json.dumps(message)
+        assert len(message["beats"][0]["message"]) <= 300
+
+
+async def test_nothing_is_said_of_what_has_ended(autojump_clock: MockClock) -> None:
+    """Neither of an attempt that was answered, nor of a build whose report is out."""
+    async with open_pulsing(2) as pulsing:
+        await pulsing.beat(0, progress=0.5)
+        pulsing.calls[0].deliver(failure("no"))
+        await trio.sleep(2)
+        await pulsing.beat(1, progress=0.5)
+        pulsing.track._feed.close(pulsing.track)
+        await trio.sleep(2)
+        assert messages(pulsing.bench.bus) == []
+
+
+async def test_thousands_of_heartbeats_share_messages(autojump_clock: MockClock) -> None:
+    """Five hundred of them go into one."""
+    async with open_pulsing(1_200) as pulsing:
+        for vertex in range(1_200):
+            await pulsing.beat(vertex, progress=0.5)
+        await trio.sleep(2)
+        sizes = [len(one["beats"]) for one in messages(pulsing.bench.bus)]
+        assert sum(sizes) == 1_200
+        assert max(sizes) == 500
