@@ -343,11 +343,25 @@ def test_tokens_that_are_fine() -> None:
             change("b", _component="done", _provider="build"),
             change("c", _provider="_x"),
             change("d", "none", _provider="a b"),
+            change("h", "approve", _component="a.b", _provider="done"),
             change("e", _provider="a b", _state="completed"),
             change("f", _provider='{{ build.options.provider | default("x") }}'),
             change("g", _provider="$(id)"),
         )
     )
+
+
+def test_a_gate_is_not_tried_again() -> None:
+    """What would be a rule for attempts is refused, with what asks again instead."""
+    [problem] = problems_of(build(change("g", "approve", _retry={"attempts": 2})))
+    assert problem.startswith("changes[0]._retry: a gate is not tried again: leave it out")
+    prepare(build(change("g", "approve", _timeout=60, _retry=None)))
+
+
+def test_a_reference_to_an_approval_waits_for_it() -> None:
+    """It implies the edge, since nothing but this build supplies it."""
+    prepared = prepare(build(change("z", by="{{ components['g'].approved_by }}"), change("g", "approve")))
+    assert prepared.graph.dependencies[0] == (1,)
 
 
 def test_references_in_tokens_need_their_form_to_be_on() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.builds import build, change, prepare
 
-from scheduler.client.counts import STATES
+from scheduler.client.counts import GATED, STATES
 from scheduler.display.drawing import (
     MOST_NODES,
     Drawing,
@@ -164,7 +164,8 @@ def test_nothing_can_be_drawn(write: Any) -> None:
 
 def test_colours_differ_between_all_states() -> None:
     """And between all actions."""
-    for marks in (STATES, ("create", "update", "delete", "get", "find", "none")):
+    actions = ("create", "update", "delete", "get", "find", "none", "approve")
+    for marks in ((*STATES, GATED), actions):
         assert len({colours_of(mark) for mark in marks}) == len(marks)
 
 

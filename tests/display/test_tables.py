@@ -213,3 +213,20 @@ def test_a_status_names_the_order_it_stands_for() -> None:
     progress.snapshot(value, 50.0)
     lines = shown(lambda console: show_status(console, value, progress, 50.0))
     assert "paused 3m00s ago by bob (claimed): quota" in lines
+
+
+def test_a_build_that_waits_for_people_says_so_in_a_list() -> None:
+    """Beside its status, in a line that still fits."""
+    build = {"id": LONG, "action": "build.create", "status": "running", "gated": 3, "total": 4, "counts": {}}
+    lines = shown(lambda console: show_builds(console, [build], T))
+    assert "running, 3 gated" in lines[1]
+    assert max(map(cell_len, lines)) <= 80
+
+
+def test_a_status_counts_what_waits_for_people() -> None:
+    """Behind the number that waits, of which it is a part."""
+    progress = Progress("b1", "", 0.0)
+    seen = {"total": 3, "counts": {"waiting": 2, "completed": 1}, "gated": 1, "status": "running"}
+    progress.snapshot(seen, 0.0)
+    lines = shown(lambda console: show_status(console, seen, progress, 0.0))
+    assert any("2 waiting (1 for approval)" in line for line in lines)

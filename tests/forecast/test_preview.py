@@ -197,3 +197,27 @@ def test_a_plan_tells_no_secrets(field: str, text: str) -> None:
     seen = previewed(document).document()
     assert seen["unresolved"] or seen["unreachable"]
     assert CANARY[:6] not in str(seen)
+
+
+def test_a_gate_takes_no_time_and_has_no_subject() -> None:
+    """It stands in its wave, and how long a person takes nobody says."""
+    value = build(change("a::1"), change("g::1", "approve"), change("z::1"),
+                  edges=[("a::1", "g::1"), ("g::1", "z::1")])  # fmt: skip
+    seen = previewed(value, a=2.0, z=3.0).document()
+    assert [wave["components"] for wave in seen["waves"]] == [["a::1"], ["g::1"], ["z::1"]]
+    assert (seen["seconds"], seen["actions"]["approve"]) == (5.0, 1)
+    assert list(seen["durations"]) == ["a.create.fake", "z.create.fake"]
+
+
+def test_the_fields_of_an_approval_are_known() -> None:
+    """A reference to one of them is no question; to any other it is."""
+    value = build(
+        change("g::1", "approve", what="x"),
+        change("z::1", by="{{ components['g::1'].approved_by }}", what="{{ components['g::1'].what }}",
+               other="{{ components['g::1'].other }}"),
+    )  # fmt: skip
+    [one] = previewed(value).document()["unresolved"]
+    assert (one["place"], one["why"]) == (
+        "other",
+        "it has no 'other', and its approval brings only approved_by, approved_at, approval_reason",
+    )

@@ -345,6 +345,35 @@ def test_what_an_operator_did_survives_a_kill(open_desk: Callable[..., Desk]) ->
     assert told[1].endswith("anna (claimed)  waiting for quota")
 
 
+def test_a_gate_survives_a_kill_and_is_approved_after_it(open_desk: Callable[..., Desk]) -> None:
+    """It waits in the next process, and what was approved before a kill stays so."""
+    desk = open_desk()
+    gated = chain(component("vpc::1"), component("gate::1", action="approve"), component("net::1"))
+    approved = chain(component("gate::1", action="approve"), held("net::1", "go"))
+    desk.submitter.accepted(gated, approved)
+    for document in (gated, approved):
+        desk.await_state(document, "gate::1", "gated")
+    assert desk.command("approve", approved["id"], "gate::1", "--reason", "seen", "--as", "ann").code == 0
+    desk.connectors.await_requests(approved["id"], "net::1")
+    desk.restart()
+    eventually(lambda: desk.ask("get", gated).get("gated") == 1, what="it waits again")
+    why = desk.command("why", gated["id"]).output
+    assert f"scheduler approve {gated['id']} gate::1" in why
+    refused = desk.command("approve", approved["id"], "gate::1")
+    assert (refused.code, "approved already, by ann" in refused.errors) == (1, True)
+    desk.connectors.release("go")
+    report = desk.submitter.done(approved)
+    assert (
+        next(one for one in report["changes"] if one["_component_id"] == "gate::1")["approval_reason"]
+        == "seen"
+    )
+    assert "is approved" in desk.command("approve", gated["id"], "gate::1").output
+    desk.submitter.done(gated)
+    assert desk.connectors.ids(gated["id"]) == ["vpc::1", "net::1"]
+    history = desk.command("history", gated["id"]).output
+    assert "approved" in history.splitlines()[1]
+
+
 def test_commands_ask_and_steer(desk: Desk) -> None:
     """Each command does over the broker what it says, and says what went wrong, with its exit code."""
     document = chain(held("vpc::1", "commands"), failing("net::1"))

@@ -24,6 +24,7 @@ from integration.harness import (
     Scheduler,
     Submitter,
     errors,
+    eventually,
     states,
     within,
 )
@@ -214,6 +215,31 @@ def test_a_build_is_taken_up_where_it_stands(ernest: Ernest, how: str, moment: s
     assert ernest.connectors.ids(document["id"]) == ["vpc::1", "net::1", "vm::1"]
     assert [one["_component_id"] for one in report["components"]] == ["vpc::1", "net::1", "vm::1"]
     ernest.check_one_report(document)
+    second.end()
+
+
+def test_a_gate_of_a_build_that_awaits_approval_waits_again(ernest: Ernest) -> None:
+    """After a kill, and whether or not something else has told the store of it by then."""
+    first = ernest.scheduler()
+    document = chain(component("vpc::1"), component("gate::1", action="approve"), component("net::1"))
+    ernest.submitter.accepted(document)
+    client = ernest.submitter.client
+    question = {"id": document["id"]}
+
+    def is_gated() -> bool:
+        return bool(client.request("scheduler.build.get", question).get("gated") == 1)
+
+    eventually(is_gated, what="it waits for a person")
+    first.kill()
+    client.publish("build.set", {"id": document["id"], "status": "awaiting_approval"})
+    second = ernest.scheduler()
+    second.await_log("build taken up", build=document["id"])
+    eventually(is_gated, what="it waits again")
+    client.request("scheduler.build.approve", {**question, "component": "gate::1", "by": "ann"})
+    report = ernest.submitter.done(document)
+    assert set(states(report).values()) == {"completed"}
+    assert ernest.connectors.ids(document["id"]) == ["vpc::1", "net::1"]
+    assert [one["_component_id"] for one in report["components"]] == ["vpc::1", "net::1"]
     second.end()
 
 

@@ -928,7 +928,7 @@ async def test_load_sees_the_appends_before_it(
 async def test_finds_what_is_in_progress(
     store: ErnestStore, script: Script, autojump_clock: MockClock
 ) -> None:
-    """It asks for builds in progress and for those that sync, and yields each id once, in order."""
+    """In progress, syncing, or waiting for a person; it yields each id once, in order."""
     rows: list[JSON] = [
         {"id": "z", "status": "in_progress", "type": "apply", "mapping": {"id": "z", "changes": [1]}},
         {"id": "a", "status": "in_progress"},
@@ -936,11 +936,15 @@ async def test_finds_what_is_in_progress(
         {"id": "no-status"},
     ]
     syncing: list[JSON] = [{"id": "s", "status": "syncing", "type": "sync"}, {"id": "a", "status": "syncing"}]
-    script.answer = lambda request: json.dumps(_with(request, in_progress=rows, syncing=syncing)).encode()
-    assert await _unfinished(store) == ["z", "a", "no-status", "s"]
+    gated: list[JSON] = [{"id": "g", "status": "awaiting_approval", "type": "apply"}]
+    script.answer = lambda request: json.dumps(
+        _with(request, in_progress=rows, syncing=syncing, awaiting_approval=gated)
+    ).encode()
+    assert await _unfinished(store) == ["z", "a", "no-status", "s", "g"]
     assert [(request.subject, request.body) for request in script.requests] == [
         ("build.find", {"status": "in_progress"}),
         ("build.find", {"status": "syncing"}),
+        ("build.find", {"status": "awaiting_approval"}),
     ]
 
 
