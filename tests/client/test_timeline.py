@@ -93,6 +93,14 @@ def test_each_kind_of_waiting_has_a_name() -> None:
     assert found.waiting == sum(found.waits.values())
 
 
+def test_a_gate_waits_for_a_person_whatever_else_happens() -> None:
+    """Neither a pause nor an outage is the reason for its wait."""
+    gate = component("a", 0, 0, 50) | {"sent": None, "state": "completed", "gate": True}
+    (span,) = read_timeline(WAITED | {"components": [gate]}).spans
+    assert span.waits == {"slots": 0, "retry": 0, "pause": 0, "outage": 0, "approval": 50}
+    assert span.working == 0
+
+
 def test_a_pause_that_goes_on_lasts_until_now() -> None:
     """What is held by it waits for its end."""
     waiting = component("a", 90, 0, 0) | {"state": "waiting", "ended": None, "sent": None}

@@ -255,3 +255,34 @@ async def test_a_gate_of_an_earlier_process_waits_again_and_is_not_taken_for_run
         assert states(run.done) == dict.fromkeys("agz", "completed")
         assert not any(isinstance(one, Started) and one.component == "g" for one in run.events)
         assert [one.component for one in run.events if isinstance(one, Settled)][:2] == ["g", "z"]
+
+
+async def test_the_time_of_a_gate_stands_still_while_the_broker_is_away(autojump_clock: MockClock) -> None:
+    """Nobody can approve it then."""
+    async with open_world() as world, trio.open_nursery() as nursery:
+        run = await begin(world, nursery, document([gate(_timeout=60)]))
+        world.bus.disconnect()
+        await trio.sleep(1_000)
+        assert run.report is None
+        world.bus.reconnect()
+        await trio.sleep(70)
+        assert run.done["error"] == "g: not approved within 60 s"
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+async def test_a_gate_is_left_to_the_next_process_where_there_is_one(
+    autojump_clock: MockClock, resumable: bool
+) -> None:
+    """Otherwise it is reported as everything that still waits at the end of the process."""
+    async with open_world(store=FakeStore(resumable=resumable)) as world, trio.open_nursery() as nursery:
+        run = await begin(world, nursery, chain(_timeout=60))
+        run.walk.stop()
+        await wait_all_tasks_blocked()
+        assert run.ends == 1
+        if resumable:
+            assert run.report is None
+        else:
+            assert states(run.done) == {"a": "completed", "g": "waiting", "z": "waiting"}
+        assert not world.connectors.timers._heap or all(
+            timer.cancelled for _, _, timer in world.connectors.timers._heap
+        )
