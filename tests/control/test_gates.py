@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
 import json
+from typing import Any
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 GATE = "approve::g"
 
 
-def gated(**fields: JSON) -> JSON:
+def gated(**fields: Any) -> JSON:
     """A component, a gate behind it, and a component behind that."""
     gate = change(GATE, action="approve", **fields)
     return document(["a", gate, "z"], [("a", GATE), (GATE, "z")])

@@ -5,10 +5,11 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.logs import ACCEPTED, EVENTS, NOW, fold, fold_events, record, settled
+from support.logs import ACCEPTED, EVENTS, NOW, fold, fold_events, record, reread, settled
 
 from scheduler.errors import UnreadableLog
 from scheduler.journal.events import (
+    Accepted,
     Cancelled,
     Event,
     Extended,
@@ -445,3 +446,29 @@ def test_any_records(groups: list[list[Event | Elsewhere]]) -> None:
     except UnreadableLog:
         return
     assert history.n == len(groups)
+
+
+GATE = {"_component_id": "g", "_action": "approve"}
+
+
+def gated(*events: Event) -> History:
+    """The log of a build with a gate, whose changes may be JSON text, as in a log that was read."""
+    accepted = Accepted({"id": "b-1", "changes": [{"_component_id": "a", "_action": "create"}, GATE]})
+    return fold(reread(record(n, event) for n, event in enumerate((accepted, *events), 1)))
+
+
+def test_a_gate_is_given_more_time_although_nothing_is_in_flight() -> None:
+    """All that is added counts, until it is decided; after a retry it has its own time again."""
+    history = gated(Extended("g", 5.0), Extended("g", 2.5))
+    assert history.extended == {"g": 7_500.0}
+    failed = settled("g", "errored")
+    assert gated(Extended("g", 5.0), failed).extended == {}
+    assert gated(Extended("g", 5.0), failed, Retried(("g",), 1)).extended == {}
+    assert gated(Extended("g", 5.0), Finished("x"), Reported(1), Retried((), 2)).extended == {}
+
+
+@pytest.mark.parametrize("events", [[Extended("a", 5.0)], [settled("g"), Extended("g", 5.0)]])
+def test_nothing_else_that_waits_is_given_more_time(events: list[Event]) -> None:
+    """Neither a component that is not a gate, nor a gate that is decided."""
+    with pytest.raises(UnreadableLog, match="is given more time, and it is not in flight"):
+        gated(*events)

@@ -78,7 +78,7 @@ class Gating:
 
 def is_gate(change: Mapping[str, Any]) -> bool:
     """Whether a component waits for a person."""
-    return change["_action"] == "approve"
+    return bool(change["_action"] == "approve")
 
 
 def _gates_of(build: Build) -> list[str]:
