@@ -144,7 +144,7 @@ def approve(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Approve a component that waits for it, so that what depends on it begins."""
+    """Approve a component that waits for a person."""
     return _give(verbs.Approve(id=build, component=component, **signed(reason, as_)), broker, log, json=json)
 
 
@@ -159,7 +159,7 @@ def reject(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Reject a component that waits for approval, so that it fails."""
+    """Reject a component that waits for a person."""
     return _give(verbs.Reject(id=build, component=component, **signed(reason, as_)), broker, log, json=json)
 
 
@@ -175,7 +175,7 @@ def extend(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """Give a running component, or one that waits for approval, more time before its timeout."""
+    """Give a running component, or a gate, more time."""
     try:
         seconds = read_duration(duration)
     except ValueError:

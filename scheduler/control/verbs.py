@@ -285,19 +285,19 @@ class Skip(Command, frozen=True, kw_only=True):
 
 
 class Approve(Command, frozen=True, kw_only=True):
-    """Approve a component that waits for it, so that what depends on it begins."""
+    """Approve a component that waits for a person."""
 
     component: ComponentId
 
 
 class Reject(Command, frozen=True, kw_only=True):
-    """Reject a component that waits for approval, so that it fails."""
+    """Reject a component that waits for a person."""
 
     component: ComponentId
 
 
 class Extend(Command, frozen=True, kw_only=True):
-    """Give a running component, or one that waits for approval, more time before its timeout."""
+    """Give a running component, or a gate, more time."""
 
     component: ComponentId
     seconds: Annotated[float, Meta(description="Time to add, in seconds.")]

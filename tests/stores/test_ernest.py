@@ -963,9 +963,9 @@ async def test_says_what_an_unfinished_build_is(
     rows = [{"id": "x", "type": "sync"}, {"id": "a", "type": kind}]
     script.answer = lambda request: json.dumps(_with(request, in_progress=rows)).encode()
     assert await store.action_of("a") == action
-    assert len(script.requests) == 2
+    assert len(script.requests) == 3
     assert await store.action_of("x") == "build.sync"
-    assert len(script.requests) == 2
+    assert len(script.requests) == 3
     assert await store.action_of("nobody") is None
 
 

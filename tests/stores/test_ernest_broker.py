@@ -51,17 +51,18 @@ async def test_a_build_from_intake_to_report(nats_server: NatsServer, tmp_path: 
                 await store.append("b", [Started("vpc::9", "", encode(_change("vpc::9")))])
     subjects = [record["subject"].removeprefix("build.") for record in service.records()]
     change_set, component_set = "set.mapping.change", "set.mapping.component"
-    assert subjects[:7] == [
+    assert subjects[:8] == [
         "set.mapping",
         change_set,
-        # In progress, and syncing.
+        # In progress, syncing, and waiting for a person.
+        "find",
         "find",
         "find",
         change_set,
         component_set,
         "del.mapping.component",
     ]
-    assert subjects[7:] == [
+    assert subjects[8:] == [
         "get.mapping",
         "create.done",
         "find",
