@@ -17,6 +17,8 @@ from scheduler.text import printable
 
 MOST_OF_A_BUILD: Final = 4
 """Most URLs that one build may name."""
+LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
+"""Names of this machine; what goes there passes no proxy."""
 _LONGEST: Final = 2_048
 """Longest URL, in characters."""
 _MOST_SHOWN: Final = 5
@@ -46,12 +48,7 @@ class Host:
     @property
     def local(self) -> bool:
         """Whether it is this machine, so that nobody can listen on the way."""
-        if self.name == "localhost":
-            return True
-        try:
-            return ip_address(self.name.strip("[]")).is_loopback
-        except ValueError:
-            return False
+        return self.name in LOCAL
 
     def __str__(self) -> str:
         return self.name if self.port == _PORTS["https"] else f"{self.name}:{self.port}"

@@ -185,7 +185,7 @@ class Notifier:
             _log.debug("notification delivered", **_about(letter))
             return
         if verdict is Verdict.GONE:
-            self._give_up(line, letter.destination.url)
+            self._give_up(line, letter)
         pause = pause_after(letter.tries, self._luck(), asked) if verdict is Verdict.AGAIN else None
         if pause is None or self._finishing:
             self.counts.failed += 1
@@ -200,12 +200,15 @@ class Notifier:
         )
         self._put(line, letter)
 
-    def _give_up(self, line: _Line, url: str) -> None:
-        """Send nothing more to a URL until the process ends."""
+    def _give_up(self, line: _Line, letter: Letter) -> None:
+        """Send nothing more to the URL of a letter until the process ends."""
+        url = letter.destination.url
         self._gone[url] = None
         if len(self._gone) > _MOST_GONE:
             del self._gone[next(iter(self._gone))]
-        self.counts.dropped += line.outbox.drop(url)
+        dropped = line.outbox.drop(url)
+        self.counts.dropped += dropped
+        self._warn("nothing more is sent to a URL: it answered 410 Gone", letter, dropped=dropped)
 
     def _warn(self, event: str, letter: Letter, **context: object) -> None:
         self._limited_log.warning(event, **_about(letter), **context)

@@ -289,9 +289,7 @@ class Loader:
         try:
             await self._recorder.publish_stored(build, history.run)
             _log.info("the report of an earlier process was published", build=build)
-            if (notices := self._runner.notices) is not None:
-                plan, _ = await self._replayer.replay(history)
-                notices.finished(plan, history.latest / 1_000)
+            await self._notify_of_end(history)
         except StoreError as error:
             _log.warning("the report of an earlier process was not published", build=build, error=str(error))
         except Exception:  # noqa: BLE001 - a bug costs this build, and no other
@@ -299,6 +297,19 @@ class Loader:
         finally:
             self._store.close(build)
             self._runner.let_go(held)
+
+    async def _notify_of_end(self, history: History) -> None:
+        """Notify of the end of a build whose report is out; the process that finished it could not."""
+        if (notices := self._runner.notices) is None:
+            return
+        try:
+            plan, _ = await self._replayer.replay(history)
+        except StoreError as error:
+            accepted = history.accepted
+            build = "" if accepted is None else accepted.document.get("id")
+            _log.warning("nobody is notified of the end of a build", build=build, error=str(error))
+        else:
+            notices.finished(plan, history.latest / 1_000)
 
     async def _begin(self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...]) -> None:
         plan, accepted = await self._replayer.replay(history)

@@ -87,12 +87,15 @@ async def test_a_connection_is_used_again(receiver: Receiver) -> None:
     assert len(set(ports)) == 1
 
 
-async def test_an_endless_answer_is_not_read_to_its_end(receiver: Receiver) -> None:
-    """Its status counts; reading stops after some kilobytes, and the server notices."""
+@pytest.mark.parametrize("length", [None, str(1 << 40)])
+async def test_an_endless_answer_is_not_read_to_its_end(length: str | None, receiver: Receiver) -> None:
+    """Its status counts; the connection is closed, and the server notices."""
     gone = threading.Event()
 
     def answer(_: Post, to: BaseHTTPRequestHandler) -> None:
         to.send_response(200)
+        if length is not None:
+            to.send_header("Content-Length", length)
         to.end_headers()
         try:
             while True:
@@ -165,8 +168,15 @@ async def test_a_proxy_of_the_environment_is_used(
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{receiver.port}")
     await post("http://hooks.example.com/x")
     assert [one.path for one in receiver.posts] == ["http://hooks.example.com/x"]
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    await post(f"http://127.0.0.1:{receiver.port}/direct")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost"])
+async def test_this_machine_is_reached_without_a_proxy(
+    name: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not encrypted leaves it nowhere."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert (await post(f"http://{name}:{receiver.port}/direct")).status == 204
     assert receiver.posts[-1].path == "/direct"
 
 

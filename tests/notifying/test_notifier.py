@@ -94,13 +94,16 @@ async def test_a_url_that_is_gone_gets_nothing_more(autojump_clock: MockClock) -
     """Neither what waits nor what comes; another URL of its host does."""
     other = "https://one.example.com/other"
     poster = FakePoster(lambda url, _: Answer(410 if url == ONE else 204))
-    async with open_notifier(poster) as notifier:
-        notifier.send(notice(), to(ONE, ONE, other))
-        await trio.sleep(1)
-        notifier.send(notice(), to(ONE))
-        await trio.sleep(1)
-        assert notifier.document() == {"delivered": 1, "failed": 1, "dropped": 2, "waiting": 0}
+    with structlog.testing.capture_logs() as logs:
+        async with open_notifier(poster) as notifier:
+            notifier.send(notice(), to(ONE, ONE, other))
+            await trio.sleep(1)
+            notifier.send(notice(), to(ONE))
+            await trio.sleep(1)
+            assert notifier.document() == {"delivered": 1, "failed": 1, "dropped": 2, "waiting": 0}
     assert [url for url, _ in poster.posts] == [ONE, other]
+    [line] = [one for one in logs if one["event"].startswith("nothing more is sent to a URL")]
+    assert (line["host"], line["dropped"]) == ("one.example.com", 1)
 
 
 async def test_a_receiver_that_asks_for_time_gets_it(autojump_clock: MockClock) -> None:
