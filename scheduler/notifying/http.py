@@ -36,6 +36,8 @@ _HEADERS: Final = {
     "accept-encoding": "identity",
 }
 _SHOWN: Final = 200
+_CLOSING: Final = 0.3
+"""Seconds for closing connections, whatever else is cancelled."""
 
 
 class HttpPoster:
@@ -106,7 +108,7 @@ async def open_poster() -> AsyncIterator[HttpPoster]:
     try:
         yield HttpPoster(client)
     finally:
-        with trio.move_on_after(1, shield=True):
+        with trio.move_on_after(_CLOSING, shield=True):
             await client.aclose()
 
 

@@ -145,6 +145,8 @@ class Notifier:
             letter = line.outbox.take(trio.current_time())
             if letter is not None:
                 await self._send(line, letter)
+                # What cannot even be tried takes no time, and there may be a thousand of them.
+                await trio.lowlevel.checkpoint()
                 continue
             line.woken = trio.Event()
             due = line.outbox.next_due()
