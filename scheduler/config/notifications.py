@@ -1,7 +1,5 @@
 """Reads and checks the settings of notifications: their URLs, the hosts that builds may name, the secret."""
 
-import base64
-import binascii
 import re
 from pathlib import Path
 from typing import Final
@@ -17,7 +15,7 @@ _SHORTEST_KEY: Final = 24
 _LONGEST_SECRET: Final = 4_096
 _PREFIX: Final = "whsec_"
 """Beginning of a secret in the form of Standard Webhooks: base64 follows."""
-_BETWEEN_URLS: Final = re.compile(r"\s*,\s*(?=https?://)")
+_BETWEEN_URLS: Final = r"\s*,\s*(?=https?://)"
 """Comma between two URLs; another one belongs to a URL."""
 
 
@@ -27,7 +25,7 @@ def parse_notify(text: str) -> tuple[str, ...]:
     Raises:
         InvalidSettings: one of them cannot be used, or there are too many.
     """
-    urls = tuple(dict.fromkeys(filter(None, _BETWEEN_URLS.split(text.strip().strip(",")))))
+    urls = tuple(dict.fromkeys(filter(None, re.split(_BETWEEN_URLS, text.strip().strip(",")))))
     check_notify(urls)
     return urls
 
@@ -127,8 +125,10 @@ def _key(name: str, word: str) -> bytes:
         # As `decode` of the file: what is no ASCII may differ between here and the receiver.
         key = word.encode("ascii")
         if word.startswith(_PREFIX):
-            key = base64.b64decode(word.removeprefix(_PREFIX), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+            from base64 import b64decode  # noqa: PLC0415 - every command loads this module
+
+            key = b64decode(word.removeprefix(_PREFIX), validate=True)
+    except ValueError:
         raise invalid(name, None, f"is neither ASCII nor {_PREFIX} and base64") from None
     if len(key) < _SHORTEST_KEY:
         raise invalid(name, None, f"is shorter than {_SHORTEST_KEY} bytes: anyone could guess it")

@@ -2,14 +2,15 @@
 
 A URL is read by a narrow grammar, so that no two programs can take it for different hosts: ASCII only, no
 backslash, no space, no fragment. Its path and its user may be secrets, so messages name nothing but the host.
+
+Every command loads this module, and few meet a URL: patterns are compiled when they are needed.
 """
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from ipaddress import ip_address
-from typing import Any, Final
-
-from attrs import field, frozen
+from typing import Any, Final, NamedTuple
 
 from scheduler.definition.strictjson import kind
 from scheduler.errors import Problem
@@ -29,16 +30,14 @@ _HOST: Final = (
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
 _CHARACTERS: Final = r"A-Za-z0-9._~!$&'()*+,;=:%-"
-_URL: Final = re.compile(
+_URL: Final = (
     rf"(?P<scheme>https?)://(?:[{_CHARACTERS}]*@)?{_HOST}(?:/[{_CHARACTERS}@/]*)?(?:\?[{_CHARACTERS}@/?]*)?"
 )
-_ALONE: Final = re.compile(_HOST)
 _FORM: Final = "expected a URL such as https://hooks.example.com/builds"
 _HOST_FORM: Final = "is no host, such as hooks.example.com or 127.0.0.1:9000"
 
 
-@frozen(order=True)
-class Host:
+class Host(NamedTuple):
     """Host and port that notifications go to."""
 
     name: str
@@ -54,16 +53,18 @@ class Host:
         return self.name if self.port == _PORTS["https"] else f"{self.name}:{self.port}"
 
 
-@frozen
-class Destination:
+class Destination(NamedTuple):
     """URL that notifications are sent to."""
 
-    url: str = field(repr=False)
+    url: str
     host: Host
     encrypted: bool
 
     def __str__(self) -> str:
         return str(self.host)
+
+    def __repr__(self) -> str:
+        return f"Destination({self.host})"
 
 
 def read_destination(url: str) -> Destination:
@@ -75,7 +76,7 @@ def read_destination(url: str) -> Destination:
     if len(url) > _LONGEST:
         msg = f"has {len(url):,} characters, of at most {_LONGEST:,}"
         raise ValueError(msg)
-    found = _URL.fullmatch(url)
+    found = _compiled(_URL).fullmatch(url)
     if found is None:
         raise ValueError(_FORM)
     scheme = found["scheme"]
@@ -91,11 +92,16 @@ def read_host(text: str) -> Host:
     Raises:
         ValueError: it is neither.
     """
-    found = _ALONE.fullmatch(text)
+    found = _compiled(_HOST).fullmatch(text)
     host = found and _host(found["host"], found["port"], _PORTS["https"])
     if not host:
         raise ValueError(_HOST_FORM)
     return host
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern)
 
 
 def _host(name: str, port: str | None, otherwise: int) -> Host | None:
@@ -110,8 +116,7 @@ def _host(name: str, port: str | None, otherwise: int) -> Host | None:
     return Host(name.lower(), number)
 
 
-@frozen
-class AllowedHosts:
+class AllowedHosts(NamedTuple):
     """Hosts that builds may name."""
 
     hosts: frozenset[Host]

@@ -42,6 +42,7 @@ def test_a_url_is_of_a_host_and_a_port(url: str, host: str) -> None:
     """In one spelling, so that it can be compared."""
     destination = read_destination(url)
     assert (str(destination), destination.url) == (host, url)
+    assert repr(destination) == f"Destination({host})"
 
 
 @pytest.mark.parametrize(
