@@ -96,8 +96,9 @@ class LoneBus:
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Do nothing: it is never away."""
 
-    def on_refused(self, handler: Callable[[str], bool | None]) -> None:
+    def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:
         """Do nothing: all is allowed."""
+        return lambda: None
 
 
 def component_for(subject: str, body: Mapping[str, Any]) -> dict[str, Any]:
