@@ -427,7 +427,7 @@ async def test_a_reference_to_nothing(autojump_clock: MockClock, watch: Watch, s
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("part", [(Starts, "token"), (Outcomes, "end_attempt"), (Outcomes, "_tell")])
+@pytest.mark.parametrize("part", [(Starts, "token"), (Outcomes, "end_attempt"), (Outcomes, "tell")])
 async def test_a_fault_of_ours(
     autojump_clock: MockClock,
     watch: Watch,

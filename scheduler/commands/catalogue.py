@@ -217,7 +217,7 @@ COMMANDS: Final = (
         STEER,
         "approve",
         "Approve a component that waits for a person.",
-        "approve prod-eu-1 approve::deletion --reason 'seen by the network team'",
+        "approve prod-eu-1 approve::deletion --reason seen",
         "What depends on it begins, and can refer to who approved it, when and why.",
         home="control:approve",
     ),

@@ -114,11 +114,12 @@ class Operator:
                 name = build["id"]
                 if name in self._driver.over or not any(map(is_gate, build["changes"])):
                     continue
-                seen = await self.ask("get", {"id": name}) or {}
-                for one in seen.get("components", []):
-                    verb = decision(seed, name, one["id"])
-                    if one["state"] == "gated" and verb:
-                        await self.ask(verb, {"id": name, "component": one["id"], "by": APPROVER})
+                seen = await self.ask("why", {"id": name}) or {}
+                for one in seen.get("reasons", []):
+                    component = one.get("component", "")
+                    verb = decision(seed, name, component)
+                    if one.get("state") == "gated" and verb:
+                        await self.ask(verb, {"id": name, "component": component, "by": APPROVER})
 
     async def ask(self, verb: str, document: JSON) -> JSON | None:
         """Ask once; returns the answer, None where there is none."""

@@ -67,11 +67,12 @@ async def test_a_build_from_intake_to_report(nats_server: NatsServer, tmp_path: 
         "create.done",
         "find",
         "find",
+        "find",
         "get.mapping",
         change_set,
         change_set,
     ]
-    assert [record["n"] for record in service.records()] == list(range(1, 15))
+    assert [record["n"] for record in service.records()] == list(range(1, 17))
 
 
 async def test_a_strict_service_knows_only_what_was_created(nats_server: NatsServer, tmp_path: Path) -> None:
