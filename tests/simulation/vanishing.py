@@ -15,7 +15,7 @@ from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS
 if TYPE_CHECKING:
     from simulation.driver import Driver
 
-_SHARE = 0.15
+_SHARE = 0.25
 """Of the scenarios, so many have something vanish."""
 
 
