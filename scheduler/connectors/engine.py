@@ -18,8 +18,9 @@ from scheduler.bus import Bus, Message, Subscription
 from scheduler.bus.asyncio_thread import AsyncioThread, open_asyncio_thread
 from scheduler.connectors.attempts import Attempt, read_attempt, read_fields
 from scheduler.connectors.beats import Beats
+from scheduler.connectors.claims import RECORDING
 from scheduler.connectors.handlers import Handler
-from scheduler.connectors.job import RECORDING, Job, Parts
+from scheduler.connectors.job import Job, Parts
 from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled
 from scheduler.connectors.post import Post
 from scheduler.connectors.replies import bare, errored
@@ -83,6 +84,8 @@ class Engine:
     workload: Workload = field(factory=Workload)
     stopping: trio.Event = field(factory=trio.Event)
     """Event that is to be set to end it in order."""
+    _starting: trio.CancelScope = field(factory=trio.CancelScope)
+    """Scope of the wait for the subscriptions."""
     _patience: trio.CancelScope = field(factory=trio.CancelScope)
     """Scope of the wait for what is begun."""
     _jobs: dict[Work, Job] = field(factory=dict)
@@ -107,12 +110,16 @@ class Engine:
             BusError: the bus was closed.
         """
         async with trio.open_nursery() as nursery:
-            started = await nursery.start(self._serve, beside)
-            task_status.started(started)
-            try:
-                await self.stopping.wait()
-            finally:
-                self.stopping.set()
+            nursery.start_soon(self._watch)
+            task_status.started(await nursery.start(self._serve, beside))
+
+    async def _watch(self) -> None:
+        """Stop when all around is cancelled, too; then nothing is waited for that has not begun."""
+        try:
+            await self.stopping.wait()
+        finally:
+            self.stopping.set()
+            self._starting.cancel()
 
     async def _serve(self, beside: Sequence[Companion], *, task_status: trio.TaskStatus[Running]) -> None:
         # Its end takes time, also where all around is cancelled.
@@ -123,9 +130,11 @@ class Engine:
                 thread = await stack.enter_async_context(open_asyncio_thread()) if needed else None
                 nursery = await stack.enter_async_context(trio.open_nursery())
                 self._prepare(nursery, thread)
-                subscriptions = await self._subscribe()
-                await self._return_unanswered()
-                log.info("connector is ready", provider=self.provider, handlers=len(self.handlers))
+                subscriptions: list[Subscription] = []
+                with self._starting:
+                    await self._subscribe(subscriptions)
+                    await self._return_unanswered()
+                    log.info("connector is ready", provider=self.provider, handlers=len(self.handlers))
                 here = Running(self.bus, self.instance, self.provider, self.handlers, self.workload)
                 async with AsyncExitStack() as companions:
                     for companion in beside:
@@ -145,12 +154,14 @@ class Engine:
         nursery.start_soon(beats.run)
         post = Post(self.bus, nursery)
         self._nursery = nursery
-        self._parts = Parts(self.bus, self.store, self.workload, beats, post, thread, self._begin)
+        self._parts = Parts(
+            self.bus, self.store, self.workload, beats, post, thread, self._begin, self._ended_work
+        )
 
     # Coming in.
 
-    async def _subscribe(self) -> list[Subscription]:
-        subscriptions = []
+    async def _subscribe(self, subscriptions: list[Subscription]) -> None:
+        """Subscribe; while the broker is away that waits."""
         for handler in self.handlers:
             take = partial(self._take, handler)
             subscriptions.append(await self.bus.subscribe(handler.subject, take, queue=self.queue))
@@ -160,7 +171,6 @@ class Engine:
                 subscriptions.append(await self.bus.subscribe(subject, self._take_notice))
         except NotPermitted as error:
             log.warning("attempts that were given up are not cancelled here", reason=str(error))
-        return subscriptions
 
     def _take(self, handler: Handler, message: Message) -> None:
         """Take a request; called back by the bus."""
@@ -174,7 +184,7 @@ class Engine:
         if taken.begins is not None:
             self._begin(taken.begins)
         elif self.store.durable and (job := self._jobs.get(taken.work)) is not None:
-            self._nursery.start_soon(job.note, taken.attempt)
+            self._nursery.start_soon(job.claim.note, taken.attempt.id)
 
     def _take_notice(self, message: Message) -> None:
         """Take the notice that an attempt was given up; called back by the bus."""
@@ -195,11 +205,13 @@ class Engine:
 
     def _begin(self, work: Work) -> None:
         """Begin the job of a work that has its slot."""
-        job = Job(
-            self._parts, work, previous=None if work.previous is None else self._jobs.get(work.previous)
-        )
+        job = Job(self._parts, work)
         self._jobs[work] = job
         self._nursery.start_soon(self._run, job)
+
+    async def _ended_work(self, work: Work) -> None:
+        # Works of a handler begin in the order in which they came: this one has.
+        await self._jobs[work].ended.wait()
 
     async def _run(self, job: Job) -> None:
         try:

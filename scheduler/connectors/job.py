@@ -1,7 +1,8 @@
 """One work, from its request to its reply: read, claim, call, record, answer."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import structlog
 import trio
@@ -12,23 +13,20 @@ from scheduler.bus.asyncio_thread import AsyncioThread
 from scheduler.connectors.attempts import Attempt, read_fields
 from scheduler.connectors.beats import Beats, Voice
 from scheduler.connectors.calls import Call, make_call, make_cancellation
+from scheduler.connectors.claims import WorkClaim
 from scheduler.connectors.context import Cancellation, Context
 from scheduler.connectors.conversion import structure
 from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled, failed, timed_out
 from scheduler.connectors.post import Post
 from scheduler.connectors.replies import Reply, bare, completed, errored
-from scheduler.connectors.stores import Begun, Busy, Claim, Completed, Store
+from scheduler.connectors.stores import Begun, Completed, Store
 from scheduler.connectors.workload import Work, Workload
 from scheduler.definition.secrets.masking import Secrets
 from scheduler.runtime.logger import Logger
 from scheduler.text import count
 
-RECORDING: Final = 10.0
-"""Seconds for one question to the record."""
-_ELSEWHERE: Final = 1.0
-"""Seconds between two looks whether another process has ended its work on a component."""
-_UNRECORDED: Final = 5.0
-"""Seconds after which a request may come again that the record was not there for."""
+_ELSEWHERE: Final = 5.0
+"""Seconds after which a request may come again whose component is still acted on."""
 _BESIDE: Final = 256 * 1024
 """Bytes from which a request is read in a thread."""
 _INTERRUPTED: Final = Outcome(
@@ -36,6 +34,7 @@ _INTERRUPTED: Final = Outcome(
 )
 
 log = Logger()
+_T = TypeVar("_T")
 
 
 @define(eq=False)
@@ -51,6 +50,8 @@ class Parts:
     """Loop of asyncio, where a handler needs it."""
     begin: Callable[[Work], None]
     """Function that begins the job of a work that has its slot."""
+    ended: Callable[[Work], Awaitable[None]]
+    """Function that waits for the end of a work that has begun."""
 
 
 @define(eq=False)
@@ -63,15 +64,15 @@ class Job:
     fields: dict[str, Any] = field(factory=dict, repr=False)
     """The component as it came."""
     answered: bool = False
-    previous: "Job | None" = None
-    """Job on the same component that has to end first."""
+    claim: WorkClaim = field(init=False)
+    _large: bool = False
+    """Whether its conversions may take long."""
     _call: Call | None = None
     _cancellation: Cancellation | None = None
     _stopping: bool = False
-    _settling: bool = False
-    """Whether the end is known, and only to be recorded."""
-    _recording: trio.Lock = field(factory=trio.Lock)
-    """Held while the record is asked about this work."""
+
+    def __attrs_post_init__(self) -> None:
+        self.claim = WorkClaim(self.parts.store, self.work)
 
     async def run(self) -> None:
         """Do the work; never raises, unless it is cancelled."""
@@ -91,19 +92,6 @@ class Job:
                 handler.counts.seconds += trio.current_time() - began
                 self._end()
 
-    async def note(self, attempt: Attempt) -> None:
-        """Record a further attempt: after a crash it is the one that the scheduler asks for."""
-        key = self.work.key
-        async with self._recording:
-            if not key or not attempt.id or self._settling or self._call is None:
-                # It has not begun, or is about to be answered.
-                return
-            try:
-                with trio.fail_after(RECORDING):
-                    await self.parts.store.begin(key, attempt.id)
-            except Exception as error:  # noqa: BLE001 - it works without
-                log.warning("a further attempt is not recorded", reason=_brief(error))
-
     def cancel(self, reason: str) -> None:
         """Tell the handler that the scheduler gave it up, and end it unless it wants a flag only."""
         if self._cancellation is not None:
@@ -121,7 +109,7 @@ class Job:
 
     def leave(self) -> None:
         """Answer what did not end in time, where nothing will remember it. Synchronous."""
-        if not self._is_kept:
+        if not self.claim.outlives:
             self.answer(_INTERRUPTED)
 
     def answer(self, end: Outcome | Reply) -> None:
@@ -143,8 +131,7 @@ class Job:
         for attempt in self.work.attempts:
             self.parts.beats.begin(attempt)
         try:
-            await self._read()
-            request = structure(self.fields, self.work.handler.request)
+            request = await self._read()
         except Rejected as error:
             return failed(error)
         claim = await self._claim()
@@ -155,39 +142,29 @@ class Job:
             return claim
         return await self._perform(request, repeated=claim.repeated)
 
-    async def _read(self) -> None:
-        data = self.work.first.data
-        if len(data) > _BESIDE:
-            self.fields = await trio.to_thread.run_sync(read_fields, data, abandon_on_cancel=True)
-        else:
-            self.fields = read_fields(data)
-        self.work.first.data = b""
+    async def _read(self) -> Any:
+        """Return the request in the form that the handler wants."""
+        data, self.work.first.data = self.work.first.data, b""
+        self._large = len(data) > _BESIDE
+        self.fields = await self._computed(partial(read_fields, data))
         names = {"build": self.fields.get("service"), "component": self.fields.get("_component_id")}
         structlog.contextvars.bind_contextvars(**{key: str(name) for key, name in names.items() if name})
+        return await self._computed(partial(structure, self.fields, self.work.handler.request))
+
+    async def _computed(self, job: Callable[[], _T], *, beside: bool = False) -> _T:
+        """Return the result of a conversion, made in a thread where it may take long."""
+        if self._large or beside:
+            return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
+        return job()
 
     async def _claim(self) -> Begun | Completed | Outcome:
-        """Wait until nobody else acts on the component, and ask the record."""
-        handler, key = self.work.handler, self.work.key
-        previous, self.previous = self.previous, None
-        with trio.move_on_after(handler.timeout):
-            if previous is not None:
-                await previous.ended.wait()
-            previous = None
-            while key and not self.work.given_up:
-                try:
-                    async with self._recording:
-                        claim = await self._asked(key)
-                except Exception as error:  # noqa: BLE001 - answered, and logged by the caller
-                    return busy(f"the connector's record cannot be used: {_brief(error)}", _UNRECORDED)
-                if not isinstance(claim, Busy):
-                    return claim
-                await trio.sleep(_ELSEWHERE)
-            return self._cancelled or Begun()
-        return busy(f"another call of {handler.name} for this component has not ended", _UNRECORDED)
-
-    async def _asked(self, key: str) -> Claim:
-        with trio.fail_after(RECORDING):
-            return await self.parts.store.begin(key, self.work.attempts[-1].id)
+        """Wait until nobody else acts on the component, and claim the work."""
+        with trio.move_on_after(self.work.handler.timeout):
+            while (before := self.work.before) is not None:
+                await self.parts.ended(before)
+            return await self.claim.make()
+        text = f"another call of {self.work.handler.name} for this component has not ended"
+        return busy(text, _ELSEWHERE)
 
     async def _perform(self, request: Any, *, repeated: bool) -> Outcome | None:
         """Call the handler; return its outcome, or None where that is not known."""
@@ -254,25 +231,25 @@ class Job:
 
     async def _settle(self, end: Outcome | Reply) -> None:
         """Record the end, then answer."""
-        async with self._recording:
-            self._settling = True
         if isinstance(end, Outcome) and end.error is None:
-            end = self._written(end)
+            end = await self._written(end)
         if isinstance(end, Reply):
-            await self._record(end)
+            await self.claim.complete(end.body)
             if not self.answered:
                 self.work.handler.counts.completed += 1
                 log.info("completed")
             self.answer(end)
-        elif end.interrupted and self._is_kept:
+        elif end.interrupted and self.claim.outlives:
             log.warning("interrupted: to be asked again when the connector is back")
         else:
-            await self._forget()
+            await self.claim.forget()
             self.answer(end)
 
-    def _written(self, outcome: Outcome) -> Outcome | Reply:
+    async def _written(self, outcome: Outcome) -> Outcome | Reply:
         try:
-            reply = completed(outcome.result, self.fields, self.work.first)
+            write = partial(completed, outcome.result, self.fields, self.work.first)
+            # A list of what was found may be of any length.
+            reply = await self._computed(write, beside=self.work.handler.action == "find")
         except Exception as error:  # noqa: BLE001 - the conversion of somebody else's type
             return failed(error)
         most = self.parts.bus.max_payload
@@ -280,24 +257,6 @@ class Job:
             size = count(len(reply.body), "byte")
             return failed(Rejected(f"the reply takes {size}, over the broker's max_payload of {most:,}"))
         return reply
-
-    async def _record(self, reply: Reply) -> None:
-        if not self.work.key:
-            return
-        try:
-            with trio.fail_after(RECORDING):
-                await self.parts.store.complete(self.work.key, reply.body)
-        except Exception as error:  # noqa: BLE001 - the answer is worth more than its record
-            log.error("a success is not recorded: it may be done twice", reason=_brief(error))  # noqa: TRY400
-
-    async def _forget(self) -> None:
-        if not self.work.key:
-            return
-        try:
-            with trio.fail_after(RECORDING):
-                await self.parts.store.forget(self.work.key)
-        except Exception as error:  # noqa: BLE001 - as above
-            log.error("a failure is still on record as begun", reason=_brief(error))  # noqa: TRY400
 
     def _say(self, share: float | None, message: str) -> None:
         for attempt in self.work.attempts:
@@ -325,11 +284,6 @@ class Job:
         """End of a work that nobody waits for any more."""
         return cancelled(self.work.given_up) if self.work.given_up else None
 
-    @property
-    def _is_kept(self) -> bool:
-        """Whether the record outlives this process, so that the work is asked for again."""
-        return bool(self.work.key and self.work.first.id) and self.parts.store.durable
-
     def _end(self) -> None:
         for attempt in self.work.attempts:
             self.parts.beats.remove(attempt)
@@ -341,7 +295,3 @@ class Job:
 
 _MOST_SHOWN: Final = 4_000
 """Characters of a text in the log."""
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

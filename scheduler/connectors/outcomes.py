@@ -1,5 +1,6 @@
 """The end of one call of a handler, and the exceptions by which a handler decides it."""
 
+import math
 import traceback
 from typing import Any, Final
 
@@ -10,6 +11,8 @@ from scheduler.text import CUT
 
 LONGEST_ERROR: Final = DEFAULT_LIMITS.max_error_bytes
 """Bytes of an error's text in a reply."""
+_LONGEST_PAUSE: Final = 86_400.0
+"""Longest pause that a connector may ask for, in seconds."""
 _LONGEST_TRACEBACK: Final = 16_384
 """Characters of a traceback that are kept; its end says the most."""
 
@@ -24,7 +27,8 @@ class Retry(Exception):
 
     def __init__(self, message: str = "", *, after: float | None = None) -> None:
         super().__init__(message or "the connector asks for another attempt")
-        self.after = after
+        # Beyond that the scheduler would not heed it.
+        self.after = None if after is None or math.isnan(after) else min(max(after, 0.0), _LONGEST_PAUSE)
 
 
 class Permanent(Exception):

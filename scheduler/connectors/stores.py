@@ -70,7 +70,7 @@ class Store(Protocol):
         """Keep the reply of a success."""
 
     async def forget(self, key: str) -> None:
-        """Forget what was begun, and failed. Idempotent."""
+        """Forget what this process began, and what failed; a success stays. Idempotent."""
 
     async def unanswered(self) -> Sequence[str]:
         """Return the attempts that processes began which are gone, and which have no answer."""
@@ -110,16 +110,16 @@ class MemoryStore:
 
     async def complete(self, key: str, reply: bytes) -> None:
         """See `Store.complete`."""
-        await self.forget(key)
+        await trio.lowlevel.checkpoint()
+        if (gone := self._completed.pop(key, None)) is not None:
+            self._bytes -= len(gone[1])
         self._completed[key] = (self.clock(), reply)
         self._bytes += len(reply)
         self._evict()
 
-    async def forget(self, key: str) -> None:
-        """See `Store.forget`."""
+    async def forget(self, key: str) -> None:  # noqa: ARG002 - the port's
+        """Do nothing: only successes are kept."""
         await trio.lowlevel.checkpoint()
-        if (gone := self._completed.pop(key, None)) is not None:
-            self._bytes -= len(gone[1])
 
     async def unanswered(self) -> Sequence[str]:
         """Return nothing: what the process began is gone with it."""

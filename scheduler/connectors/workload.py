@@ -39,14 +39,23 @@ class Work:
     attempts: list[Attempt]
     """Attempts that get its reply."""
     previous: "Work | None" = None
-    """Work on the same component that was given up, and has not ended."""
+    """Work on the same component that was given up, and had not ended when this came; see `before`."""
     has_slot: bool = False
     in_line: bool = False
     """Whether it waits for a slot."""
     abandoned: bool = False
     """Whether it goes on without a slot."""
+    ended: bool = False
     given_up: str = ""
     """Reason why nobody waits for it any more; empty while somebody does."""
+
+    @property
+    def before(self) -> "Work | None":
+        """Work on the same component that has to end before this acts; None where there is none."""
+        while self.previous is not None and self.previous.ended:
+            # One that never acted may itself have waited for another.
+            self.previous = self.previous.previous
+        return self.previous
 
     @property
     def key(self) -> str:
@@ -156,16 +165,18 @@ class Workload:
     def end(self, work: Work) -> Work | None:
         """Forget a work that has ended, or that waits; return the work that gets its slot."""
         lane = self._lane(work.handler)
+        work.ended = True
         if work.abandoned:
             work.abandoned = False
             lane.abandoned -= 1
         if self._works.get(work.identity) is work:
             del self._works[work.identity]
+            if (before := work.before) is not None:
+                # It never acted; what comes next has to wait for the same one.
+                self._works[work.identity] = before
         for attempt in work.attempts:
             if self._by_attempt.get(attempt.id) is work:
                 del self._by_attempt[attempt.id]
-        # It would hold all works before it.
-        work.previous = None
         if work.has_slot:
             return self._release(work)
         if work.in_line:

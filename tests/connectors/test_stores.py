@@ -62,6 +62,16 @@ async def test_a_failure_is_forgotten(make: Make) -> None:
         assert await store.begin("k", "2") == Begun()
 
 
+async def test_a_success_outlives_what_fails_later(make: Make) -> None:
+    """To forget what was begun is not to forget what was done."""
+    store = make()
+    async with store.open():
+        await store.begin("k", "1")
+        await store.complete("k", b"reply")
+        await store.forget("k")
+        assert await store.begin("k", "2") == Completed(b"reply")
+
+
 async def test_a_success_is_forgotten_after_its_time(make: Make) -> None:
     """Seven days by default; a build does not live that long."""
     clock = Clock()

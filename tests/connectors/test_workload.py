@@ -131,9 +131,20 @@ def test_what_comes_for_a_work_that_was_given_up_begins_after_it() -> None:
     first = begun(work.offer(one, attempt("1", "a")))
     work.cancel("1", "timeout")
     second = begun(work.offer(one, attempt("2", "a")))
-    assert second.previous is first
+    assert second.before is first
     work.end(first)
     assert waits(work.offer(one, attempt("3", "a"))) is second
+
+
+def test_what_comes_after_a_work_that_never_began_still_waits_for_the_one_before() -> None:
+    """A cancelled request in line does not hide the call that still acts on the component."""
+    work, one = Workload(), handler(concurrency=1)
+    first = begun(work.offer(one, attempt("1", "a")))
+    work.cancel("1", "timeout")
+    second = waits(work.offer(one, attempt("2", "a")))
+    assert work.cancel("2", "timeout") is second
+    work.end(second)
+    assert waits(work.offer(one, attempt("3", "a"))).before is first
 
 
 def test_a_work_that_is_abandoned_leaves_its_slot_to_the_next() -> None:
@@ -171,15 +182,17 @@ def test_a_stopping_connector_takes_only_what_it_works_on_already() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(("offer", "end", "cancel", "abandon")), st.integers(0, 5), st.integers(0, 30)
+            st.sampled_from(("offer", "end", "cancel", "drop", "abandon")),
+            st.integers(0, 2),
+            st.integers(0, 30),
         ),
         max_size=60,
     ),
     st.integers(1, 3),
 )
 def test_slots_and_counts_hold_whatever_happens(steps: list[tuple[str, int, int]], concurrency: int) -> None:
-    """No more works have slots than the handler allows, no slot stays free while a work waits, and at the
-    end nothing is left."""
+    """No more works have slots than allowed, none stays free while a work waits, no two act on one component
+    at a time, and at the end nothing is left."""
     work, one = Workload(most_waiting=5), handler(concurrency)
     running: list[Work] = []
     waiting: list[Work] = []
@@ -203,10 +216,19 @@ def test_slots_and_counts_hold_whatever_happens(steps: list[tuple[str, int, int]
         elif step == "cancel" and running:
             for attempt_ in running[pick % len(running)].attempts:
                 work.cancel(attempt_.id, "why")
+        elif step == "drop" and waiting:
+            chosen = waiting[pick % len(waiting)]
+            for attempt_ in chosen.attempts:
+                work.cancel(attempt_.id, "why")
+            waiting.remove(chosen)
+            assert work.end(chosen) is None
         elif step == "abandon" and running:
             chosen = running[pick % len(running)]
             if not chosen.abandoned:
                 moved(work.abandon(chosen, "late"))
+        acting = [each.identity for each in running if each.before is None]
+        assert len(acting) == len(set(acting))
+        assert all(each.before in running for each in running if each.before is not None)
         slots = [each for each in running if each.has_slot]
         assert len(slots) <= concurrency
         assert not waiting or len(slots) == concurrency

@@ -1,0 +1,91 @@
+"""The claim of one work in the record: made before the handler is called, and settled after it."""
+
+from typing import Final
+
+import trio
+
+from scheduler.connectors.outcomes import Outcome, busy
+from scheduler.connectors.stores import Begun, Busy, Completed, Store
+from scheduler.connectors.workload import Work
+from scheduler.runtime.logger import Logger
+
+RECORDING: Final = 10.0
+"""Seconds for one question to the record."""
+_ELSEWHERE: Final = 1.0
+"""Seconds between two looks whether another process has ended its work on a component."""
+_UNRECORDED: Final = 5.0
+"""Seconds after which a request may come again that the record was not there for."""
+
+log = Logger()
+
+
+class WorkClaim:
+    """The claim of a work; of one without a key there is none, and nothing is recorded."""
+
+    def __init__(self, store: Store, work: Work) -> None:
+        self._store = store
+        self._work = work
+        self._lock = trio.Lock()
+        """Held during a question, so that they are answered in order."""
+        self._held = False
+        """Whether the record has the work as begun, and not as ended."""
+
+    @property
+    def outlives(self) -> bool:
+        """Whether the record still has the work as begun when this process is gone."""
+        return self._held and self._store.durable and bool(self._work.attempts[-1].id)
+
+    async def make(self) -> Begun | Completed | Outcome:
+        """Claim the work, or wait until no other process acts on its component; an outcome says why not."""
+        while self._work.key and not self._work.given_up:
+            try:
+                async with self._lock:
+                    with trio.fail_after(RECORDING):
+                        claim = await self._store.begin(self._work.key, self._work.attempts[-1].id)
+                    self._held = isinstance(claim, Begun)
+            except Exception as error:  # noqa: BLE001 - answered, and logged by the caller
+                return busy(f"the connector's record cannot be used: {_brief(error)}", _UNRECORDED)
+            if not isinstance(claim, Busy):
+                return claim
+            await trio.sleep(_ELSEWHERE)
+        return Begun()
+
+    async def note(self, attempt: str) -> None:
+        """Record a further attempt: after a crash it is the one that the scheduler has in flight."""
+        async with self._lock:
+            if not self._held or not attempt:
+                return
+            try:
+                with trio.fail_after(RECORDING):
+                    await self._store.begin(self._work.key, attempt)
+            except Exception as error:  # noqa: BLE001 - it works without
+                log.warning("a further attempt is not recorded", reason=_brief(error))
+
+    async def complete(self, reply: bytes) -> None:
+        """Record the reply of a success."""
+        async with self._lock:
+            if not self._held:
+                return
+            self._held = False
+            try:
+                with trio.fail_after(RECORDING):
+                    await self._store.complete(self._work.key, reply)
+            except Exception as error:  # noqa: BLE001 - the answer is worth more than its record
+                why = _brief(error)
+                log.error("a success is not recorded: it may be done twice", reason=why)  # noqa: TRY400
+
+    async def forget(self) -> None:
+        """Let another attempt begin, after a failure."""
+        async with self._lock:
+            if not self._held:
+                return
+            self._held = False
+            try:
+                with trio.fail_after(RECORDING):
+                    await self._store.forget(self._work.key)
+            except Exception as error:  # noqa: BLE001 - the next attempt is told that it repeats one
+                log.error("a failure is still on record as begun", reason=_brief(error))  # noqa: TRY400
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
