@@ -21,6 +21,9 @@ order on SIGTERM. It stands on the `scheduler.bus` port, and nothing of the serv
 ``subject``, ``type``, ``action``, ``name``, ``request``, ``timeout``, ``concurrency``, ``summary`` and
 ``counts``; and ``run(beside=[...])``, where a function gets the `Running` connector and returns a context.
 All else may change.
+
+Records that outlive the process are `scheduler.connectors.sqlite.SQLiteStore`, a file that processes of one
+machine may share, and `scheduler.connectors.bucket.BucketStore`, in JetStream.
 """
 
 from scheduler.connectors.connectors import Connectors

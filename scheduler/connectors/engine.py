@@ -125,7 +125,7 @@ class Engine:
         # Its end takes time, also where all around is cancelled.
         with trio.CancelScope(shield=True):
             async with AsyncExitStack() as stack:
-                await stack.enter_async_context(self.store.open())
+                await stack.enter_async_context(self.store.open(self.bus))
                 needed = any(handler.backend == "asyncio" for handler in self.handlers)
                 thread = await stack.enter_async_context(open_asyncio_thread()) if needed else None
                 nursery = await stack.enter_async_context(trio.open_nursery())

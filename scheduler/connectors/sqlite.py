@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 
 import trio
 
+from scheduler.bus import Bus
 from scheduler.connectors.liveness import Liveness
 from scheduler.connectors.stores import LONGEST_KEPT, MOST_KEPT, Begun, Busy, Claim, Completed
 from scheduler.errors import RecordError
@@ -74,7 +75,7 @@ class SQLiteStore:
         self._limiter: trio.CapacityLimiter | None = None
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self, bus: Bus) -> AsyncIterator[None]:  # noqa: ARG002 - the port's
         """Open the file.
 
         Raises:

@@ -14,6 +14,8 @@ from typing import Final, Protocol, TypeAlias
 import trio
 from attrs import define, field, frozen
 
+from scheduler.bus import Bus
+
 LONGEST_KEPT: Final = 7 * 86_400.0
 """Seconds for which a success is remembered."""
 MOST_KEPT: Final = 100_000
@@ -57,8 +59,12 @@ class Store(Protocol):
     def durable(self) -> bool:
         """Whether the record outlives the process."""
 
-    def open(self) -> AbstractAsyncContextManager[object]:
-        """Return a context within which the record is used."""
+    def open(self, bus: Bus) -> AbstractAsyncContextManager[object]:
+        """Return a context within which the record is used.
+
+        Args:
+            bus: the connector's bus, for a record that the broker keeps.
+        """
 
     async def begin(self, key: str, attempt: str) -> Claim:
         """Note that an attempt is begun, or say why it need not be.
@@ -97,7 +103,7 @@ class MemoryStore:
     durable = False
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self, bus: Bus) -> AsyncIterator[None]:  # noqa: ARG002 - the port's
         """Do nothing: it is there."""
         yield
 

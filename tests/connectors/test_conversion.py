@@ -141,6 +141,19 @@ def test_a_validator_of_the_type_is_heard() -> None:
         structure({"number": 3}, Even)
 
 
+def test_unknown_fields_are_kept_at_any_depth_of_members() -> None:
+    """A member of a member is an object with a type, too."""
+    fields = {"outer": {"struct": {"name": "a", "more": 1}, "other": 2}}
+
+    @attrs.define
+    class Outermost:
+        outer: Outer
+
+    structured = structure(fields, Outermost)
+    kept = merged(structured, fields)
+    assert (kept["outer"]["other"], kept["outer"]["struct"]["more"]) == (2, 1)
+
+
 def test_unknown_fields_of_a_member_are_kept_and_those_of_lists_are_not() -> None:
     """A list is what the handler returned: its elements may be others."""
     vpc = structure(FULL, Vpc)

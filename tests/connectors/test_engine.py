@@ -569,6 +569,79 @@ async def test_a_store_that_fails_refuses_requests_for_the_moment(
     assert calls == 1
 
 
+class Spy(MemoryStore):
+    """A record that tells what it was asked."""
+
+    durable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def begin(self, key: str, attempt: str) -> Any:
+        self.asked.append(f"begin {attempt}")
+        return await super().begin(key, attempt)
+
+    async def complete(self, key: str, reply: bytes) -> None:
+        self.asked.append("complete")
+        await super().complete(key, reply)
+
+    async def forget(self, key: str) -> None:
+        self.asked.append("forget")
+        await super().forget(key)
+
+
+async def test_the_record_is_told_the_end_of_what_was_begun_and_of_nothing_else(
+    fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """A failure is forgotten, a success completed once, and an answer from the record changes nothing."""
+    connectors = Connectors("aws", store=(spy := Spy()))
+    calls = 0
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError
+
+    async with open_connector(connectors, fake_bus) as peer:
+        for number in range(1, 4):
+            await peer.reply(peer.ask(attempt=f"{number}"))
+        await peer.reply(peer.ask(body=b"no JSON", attempt="4"))
+    assert spy.asked == ["begin 1", "forget", "begin 2", "complete", "begin 3"]
+
+
+async def test_a_further_attempt_is_recorded_as_the_one_in_flight(
+    fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """After a crash the scheduler sends the latest attempt again, and no other."""
+    connectors = Connectors("aws", store=(spy := Spy()))
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        await trio.sleep(5)
+
+    async with open_connector(connectors, fake_bus) as peer:
+        peer.ask(attempt="1")
+        await wait_all_tasks_blocked()
+        await peer.reply(peer.ask(attempt="2"))
+    assert spy.asked == ["begin 1", "begin 2", "complete"]
+
+
+async def test_a_stop_while_the_broker_is_away_does_not_wait_for_it(
+    connectors: Connectors, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """A connector that never came to its subscriptions ends at once."""
+    fake_bus.disconnect()
+
+    @connectors.create("vpc")
+    async def create() -> None: ...
+
+    with trio.fail_after(10), trio.move_on_after(1):
+        await connectors.run(bus=fake_bus, signals=False)
+
+
 async def test_a_success_that_cannot_be_recorded_is_answered_all_the_same(
     fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:

@@ -19,6 +19,8 @@ from scheduler.connectors.sqlite import SQLiteStore
 from scheduler.errors import RecordError
 
 Make = Callable[..., Any]
+BUS: Any = None
+"""Bus for records that do not use it."""
 
 
 class Clock:
@@ -45,7 +47,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 async def test_a_success_is_remembered(make: Make) -> None:
     """What was completed is answered with its reply, and nothing else is."""
     store = make()
-    async with store.open():
+    async with store.open(BUS):
         assert await store.begin("k", "1") == Begun()
         await store.complete("k", b"reply")
         assert await store.begin("k", "2") == Completed(b"reply")
@@ -55,7 +57,7 @@ async def test_a_success_is_remembered(make: Make) -> None:
 async def test_a_failure_is_forgotten(make: Make) -> None:
     """The next attempt begins as the first one did."""
     store = make()
-    async with store.open():
+    async with store.open(BUS):
         await store.begin("k", "1")
         await store.forget("k")
         await store.forget("k")
@@ -65,7 +67,7 @@ async def test_a_failure_is_forgotten(make: Make) -> None:
 async def test_a_success_outlives_what_fails_later(make: Make) -> None:
     """To forget what was begun is not to forget what was done."""
     store = make()
-    async with store.open():
+    async with store.open(BUS):
         await store.begin("k", "1")
         await store.complete("k", b"reply")
         await store.forget("k")
@@ -76,7 +78,7 @@ async def test_a_success_is_forgotten_after_its_time(make: Make) -> None:
     """Seven days by default; a build does not live that long."""
     clock = Clock()
     store = make(longest_kept=100.0, clock=clock)
-    async with store.open():
+    async with store.open(BUS):
         await store.begin("k", "1")
         await store.complete("k", b"reply")
         clock.now += 99
@@ -89,12 +91,12 @@ async def test_the_oldest_successes_go_first_where_there_are_too_many(make: Make
     """A record has a bound, and what is begun is not forgotten for it."""
     clock = Clock()
     store = make(most_kept=3, clock=clock)
-    async with store.open():
+    async with store.open(BUS):
         await store.begin("begun", "1")
         for number in range(201):
             clock.now += 1
             await store.complete(f"k{number}", b"reply")
-    async with store.open():
+    async with store.open(BUS):
         kept = [n for n in range(201) if isinstance(await store.begin(f"k{n}", "2"), Completed)]
     assert kept == [198, 199, 200]
 
@@ -103,11 +105,11 @@ async def test_the_oldest_successes_go_first_where_they_are_too_large(make: Make
     """The bound in bytes holds as well."""
     clock = Clock()
     store = make(most_bytes=2_500, clock=clock)
-    async with store.open():
+    async with store.open(BUS):
         for number in range(201):
             clock.now += 1
             await store.complete(f"k{number}", b"x" * 1_000)
-    async with store.open():
+    async with store.open(BUS):
         kept = [n for n in range(201) if isinstance(await store.begin(f"k{n}", "2"), Completed)]
     assert kept == [199, 200]
 
@@ -115,7 +117,7 @@ async def test_the_oldest_successes_go_first_where_they_are_too_large(make: Make
 async def test_what_a_living_process_began_is_its_own(tmp_path: Path) -> None:
     """Another one that shares the file waits for it, and does not ask for its attempts."""
     one, other = SQLiteStore(tmp_path / "r.db"), SQLiteStore(tmp_path / "r.db")
-    async with one.open(), other.open():
+    async with one.open(BUS), other.open(BUS):
         await one.begin("k", "1")
         assert await other.begin("k", "2") == Busy()
         assert await other.unanswered() == []
@@ -128,11 +130,11 @@ async def test_what_a_living_process_began_is_its_own(tmp_path: Path) -> None:
 async def test_what_a_process_that_ended_began_is_anybodys(tmp_path: Path) -> None:
     """The next one begins again and knows that it does; and can ask for the attempt."""
     one, other = SQLiteStore(tmp_path / "r.db"), SQLiteStore(tmp_path / "r.db")
-    async with one.open():
+    async with one.open(BUS):
         await one.begin("k", "1")
         await one.begin("done", "2")
         await one.complete("done", b"reply")
-    async with other.open():
+    async with other.open(BUS):
         assert await other.unanswered() == ["1"]
         assert await other.begin("k", "1") == Begun(repeated=True)
         assert await other.unanswered() == []
@@ -147,7 +149,7 @@ async def test_a_killed_process_counts_as_gone_at_once(tmp_path: Path) -> None:
 
         async def main():
             store = SQLiteStore(sys.argv[1])
-            async with store.open():
+            async with store.open(None):
                 await store.begin("k", "1")
                 print("begun", flush=True)
                 await trio.sleep_forever()
@@ -160,7 +162,7 @@ async def test_a_killed_process_counts_as_gone_at_once(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert await trio.to_thread.run_sync(process.stdout.readline) == b"begun\n"
         store = SQLiteStore(path)
-        async with store.open():
+        async with store.open(BUS):
             assert await store.begin("k", "2") == Busy()
             process.kill()
             process.wait()
@@ -173,10 +175,10 @@ async def test_what_long_gone_processes_began_is_cleared_away(tmp_path: Path) ->
     """It is asked for no more, and leaves the file."""
     clock = Clock()
     store = SQLiteStore(tmp_path / "r.db", clock=clock, longest_kept=100)
-    async with store.open():
+    async with store.open(BUS):
         await store.begin("k", "1")
     clock.now += 101
-    async with store.open():
+    async with store.open(BUS):
         assert await store.unanswered() == []
     with sqlite3.connect(tmp_path / "r.db") as connection:
         assert connection.execute("SELECT COUNT(*) FROM work").fetchone() == (0,)
@@ -186,7 +188,7 @@ async def test_what_long_gone_processes_began_is_cleared_away(tmp_path: Path) ->
 async def test_the_file_is_this_users_alone(tmp_path: Path) -> None:
     """Replies may hold secrets."""
     store = SQLiteStore(tmp_path / "r.db")
-    async with store.open():
+    async with store.open(BUS):
         await store.complete("k", b"reply")
         modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
     assert modes == {0o600}
@@ -214,7 +216,7 @@ async def test_a_file_of_something_else_is_left_alone(
     path = tmp_path / "r.db"
     prepare(path)
     with pytest.raises(RecordError, match=text) as caught:
-        async with SQLiteStore(path).open():
+        async with SQLiteStore(path).open(BUS):
             pass
     assert str(path) in str(caught.value)
 
@@ -222,13 +224,13 @@ async def test_a_file_of_something_else_is_left_alone(
 async def test_a_file_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     """A record that cannot be read is no reason to act twice."""
     path = tmp_path / "r.db"
-    async with SQLiteStore(path).open():
+    async with SQLiteStore(path).open(BUS):
         pass
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 2")
     connection.close()
     with pytest.raises(RecordError, match="another version"):
-        async with SQLiteStore(path).open():
+        async with SQLiteStore(path).open(BUS):
             pass
 
 
@@ -243,7 +245,7 @@ async def test_many_steps_at_a_time_are_taken_one_by_one(tmp_path: Path) -> None
             begun.append(key)
             await store.complete(key, b"reply")
 
-    async with stores[0].open(), stores[1].open():
+    async with stores[0].open(BUS), stores[1].open(BUS):
         with trio.fail_after(60):
             for store in stores:
                 await store.begin("warm", "0")

@@ -147,6 +147,21 @@ def test_what_comes_after_a_work_that_never_began_still_waits_for_the_one_before
     assert waits(work.offer(one, attempt("3", "a"))).before is first
 
 
+def test_a_work_waits_for_the_one_before_the_one_before() -> None:
+    """A begun work that gave up waiting does not let the next one through."""
+    work, one = Workload(), handler(concurrency=3)
+    first = begun(work.offer(one, attempt("1", "a")))
+    work.cancel("1", "timeout")
+    second = begun(work.offer(one, attempt("2", "a")))
+    work.cancel("2", "timeout")
+    third = begun(work.offer(one, attempt("3", "a")))
+    assert third.before is second
+    work.end(second)
+    assert third.before is first
+    work.end(first)
+    assert third.before is None
+
+
 def test_a_work_that_is_abandoned_leaves_its_slot_to_the_next() -> None:
     """A call that does not return in time holds up nobody."""
     work, one = Workload(), handler()
@@ -183,12 +198,12 @@ def test_a_stopping_connector_takes_only_what_it_works_on_already() -> None:
     st.lists(
         st.tuples(
             st.sampled_from(("offer", "end", "cancel", "drop", "abandon")),
-            st.integers(0, 2),
+            st.integers(0, 3),
             st.integers(0, 30),
         ),
-        max_size=60,
+        max_size=80,
     ),
-    st.integers(1, 3),
+    st.integers(1, 2),
 )
 def test_slots_and_counts_hold_whatever_happens(steps: list[tuple[str, int, int]], concurrency: int) -> None:
     """No more works have slots than allowed, none stays free while a work waits, no two act on one component
