@@ -100,7 +100,7 @@ class AsyncioCall:
     async def _perform(self) -> None:
         try:
             self._result = await self._function()
-        except BaseException as error:  # noqa: BLE001 - raised again on Trio's loop
+        except BaseException as error:  # noqa: ASYNC103, BLE001 - raised again on Trio's loop
             self._error = error
         finally:
             self._task = None

@@ -46,7 +46,7 @@ class TrioCall:
         """Make the call in a task of its own: Trio ends a task that awaits what is not Trio's."""
         with self._scope:
             try:
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - it is to be a task
                     nursery.start_soon(self._perform, name=self._handler.name)
             except BaseExceptionGroup as group:
                 foreign = group.subgroup(Exception)
@@ -72,6 +72,7 @@ class AsyncioHandlerCall:
     def __init__(self, handler: Handler, arguments: tuple[Any, ...], thread: AsyncioThread) -> None:
         self._handler = handler
         self._call = thread.call(partial(handler.function, *arguments))
+        self._cancelled = False
 
     async def run(self) -> Outcome | None:
         """Make the call."""
@@ -80,14 +81,17 @@ class AsyncioHandlerCall:
         except trio.Cancelled:
             raise
         except BaseException as error:
-            if is_cancelled(error):
+            if is_cancelled(error) and self._cancelled:
                 return None
+            if is_cancelled(error):
+                return _judged(self._handler, error)
             if isinstance(error, (Exception, SystemExit)):
                 return _judged(self._handler, error)
             raise
 
     def cancel(self) -> None:
         """Cancel its asyncio task."""
+        self._cancelled = True
         self._call.cancel()
 
 

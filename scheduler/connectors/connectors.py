@@ -25,6 +25,7 @@ from scheduler.connectors.handlers import (
 from scheduler.connectors.serving import serve
 from scheduler.connectors.stores import MemoryStore, Store
 from scheduler.connectors.testing import Trial, try_out
+from scheduler.connectors.workload import MOST_BYTES, Workload
 from scheduler.definition.subjects import token_problem
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -61,6 +62,8 @@ class Connectors:
         store: record of what was done, by key; by default in memory.
         queue: queue group, in which processes share the requests.
         instance: name of this process in heartbeats and logs; by default of host and process.
+        max_waiting_bytes: bytes of requests that may wait for a call to end; others are refused as ``busy``.
+            It should be above the scheduler's ``--max-bytes-in-flight``.
 
     Raises:
         ValueError: the provider cannot be part of a subject, or a number makes no sense.
@@ -76,6 +79,7 @@ class Connectors:
         store: Store | None = None,
         queue: str = "connectors",
         instance: str = "",
+        max_waiting_bytes: int = MOST_BYTES,
     ) -> None:
         _check_token("_provider", provider)
         check_numbers("Connectors", timeout, concurrency)
@@ -85,6 +89,7 @@ class Connectors:
         self.store: Store = MemoryStore() if store is None else store
         self.queue = queue
         self.instance = instance or f"{socket.gethostname()}-{os.getpid()}"
+        self._max_waiting_bytes = max_waiting_bytes
         self._concurrency = concurrency
         self._timeout = timeout
         self._backend: Backend = backend
@@ -187,7 +192,7 @@ class Connectors:
 
     # Running.
 
-    async def run(
+    async def run(  # noqa: ASYNC128 - the engine does
         self,
         url: str | None = None,
         *,
@@ -233,12 +238,27 @@ class Connectors:
     def engine(self, bus: Bus, drain: float = DRAIN) -> Engine:
         """Return what runs the handlers on a bus."""
         return Engine(
-            bus, self.handlers, self.store, self.instance, self.provider, queue=self.queue, drain=drain
+            bus,
+            self.handlers,
+            self.store,
+            self.instance,
+            self.provider,
+            queue=self.queue,
+            drain=drain,
+            workload=Workload(most_bytes=self._max_waiting_bytes),
         )
 
     # Trying out.
 
-    def test(self, subject: str, body: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    def test(
+        self,
+        subject: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        key: str = "",
+        attempt: str = "",
+        on_beat: Callable[[dict[str, Any]], None] | None = None,
+    ) -> dict[str, Any]:
         """Run a handler for one request without a broker, and return its reply; see `test_async`.
 
         Raises:
@@ -246,7 +266,8 @@ class Connectors:
         """
         if _in_trio():
             raise RuntimeError("within Trio say `await connectors.test_async(...)`")
-        return trio.run(partial(self.test_async, subject, body, **options))
+        tried = partial(self.test_async, subject, body, key=key, attempt=attempt, on_beat=on_beat)
+        return trio.run(tried)
 
     async def test_async(
         self,

@@ -37,7 +37,9 @@ _MOST_RETURNED: Final = 1_000
 """Attempts in one message."""
 _MOST_RETURNED_BYTES: Final = 256 * 1024
 _GOODBYE: Final = 1.0
-"""Seconds for calls to end that were cancelled, and for the last replies to leave."""
+"""Seconds for calls to end that were cancelled, and for subscriptions to end."""
+_LAST_REPLIES: Final = 4.0
+"""Seconds for the last replies to leave: more than they wait after a reconnect."""
 _STARTING: Final = 10.0
 """Seconds to wait for the broker's word that it has the subscriptions, where it is there."""
 
@@ -281,7 +283,7 @@ class Engine:
             if not await self._ended(_GOODBYE):
                 for job in [*self._jobs.values()]:
                     job.leave()
-        with trio.move_on_after(_GOODBYE):
+        with trio.move_on_after(_LAST_REPLIES):
             await self._parts.post.emptied()
 
     async def _ended(self, seconds: float) -> bool:

@@ -193,7 +193,7 @@ class Job:
         if outcome is not None and outcome.error is None:
             return outcome
         return (
-            self._early_end() or outcome or cancelled("the handler was cancelled, and not by the scheduler")
+            self._early_end() or outcome or Outcome(error="the call was cancelled, and not by the scheduler")
         )
 
     def _early_end(self) -> Outcome | None:
@@ -249,7 +249,7 @@ class Job:
         try:
             write = partial(completed, outcome.result, self.fields, self.work.first)
             # A list of what was found may be of any length.
-            reply = await self._computed(write, beside=self.work.handler.action == "find")
+            reply = await self._computed(write, beside=_is_long(outcome.result))
         except Exception as error:  # noqa: BLE001 - the conversion of somebody else's type
             return failed(error)
         most = self.parts.bus.max_payload
@@ -293,5 +293,11 @@ class Job:
         self.ended.set()
 
 
+def _is_long(result: Any) -> bool:
+    return isinstance(result, list | tuple) and len(result) > _FEW
+
+
+_FEW: Final = 100
+"""Components that are written on the spot."""
 _MOST_SHOWN: Final = 4_000
 """Characters of a text in the log."""

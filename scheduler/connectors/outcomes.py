@@ -78,6 +78,9 @@ def failed(error: BaseException, hint: str = "") -> Outcome:
         error: the exception.
         hint: what is probably wrong with the handler, and the cure.
     """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        # A nursery of the handler's own has put it there.
+        error = error.exceptions[0]
     if isinstance(error, Retry):
         return Outcome(error=_cut(str(error)), retryable=True, retry_after=error.after)
     if isinstance(error, Permanent):

@@ -12,7 +12,7 @@ from scheduler.runtime.logger import Logger
 log = Logger()
 
 
-async def serve(
+async def serve(  # noqa: ASYNC128 - the engine does
     engine: Engine, beside: Sequence[Companion], task_status: trio.TaskStatus[Running], *, signals: bool
 ) -> None:
     """Run an engine until SIGTERM, SIGINT or cancellation; errors come out as they are, not in groups.

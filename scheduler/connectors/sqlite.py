@@ -32,6 +32,8 @@ _APPLICATION: Final = 0x53434B31
 _VERSION: Final = 1
 _WAITING: Final = 5.0
 """Seconds to wait for another process's transaction."""
+_CLOSING: Final = 5.0
+"""Seconds for the step under way to end, and the file to be closed."""
 _BETWEEN_EVICTIONS: Final = 200
 """Successes after which old ones are looked for."""
 _SCHEMA: Final = (
@@ -91,8 +93,9 @@ class SQLiteStore:
             yield
         finally:
             self._file = None
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(file.close)
+            with trio.move_on_after(_CLOSING, shield=True):
+                # A step that hangs in the disk keeps its thread, and not the process.
+                await trio.to_thread.run_sync(file.close, abandon_on_cancel=True)
 
     async def begin(self, key: str, attempt: str) -> Claim:
         """See `Store.begin`."""

@@ -15,6 +15,7 @@ from attrs import define, field
 from scheduler.connectors.attempts import Attempt
 from scheduler.connectors.handlers import Handler
 from scheduler.connectors.outcomes import Outcome, busy
+from scheduler.text import count, doing
 
 MOST_WAITING: Final = 10_000
 """Requests that wait for a slot."""
@@ -108,14 +109,14 @@ class Workload:
             return busy("the connector is stopping", _STOPPING)
         lane = self._lane(handler)
         if lane.abandoned >= handler.concurrency:
-            text = f"the connector is stuck: {lane.abandoned} calls of {handler.name} have not ended in time"
-            return busy(text, _STUCK)
+            calls = count(lane.abandoned, "call")
+            return busy(f"the connector is stuck: {calls} of {handler.name} did not end in time", _STUCK)
         work = Work(handler, identity, attempt, [attempt], previous=known)
         if lane.slots_taken >= handler.concurrency:
             # One that is larger than the bound waits, if it does so alone.
             full = self.waiting >= self.most_waiting or self.waiting_bytes + attempt.size > self.most_bytes
             if self.waiting and full:
-                return busy(f"the connector is busy: {self.waiting} requests wait", _BUSY)
+                return busy(f"the connector is busy: {doing(self.waiting, 'request', 'wait')}", _BUSY)
             lane.waiting.append(work)
             work.in_line = True
             self._count(work, 1)

@@ -283,6 +283,18 @@ async def test_an_asyncio_handler_can_await_the_flag(fake_bus: FakeBus) -> None:
         assert (await peer.reply(to))["reason"] == "why"
 
 
+def test_a_coroutine_that_cancels_itself_fails_as_by_any_exception(connectors: Connectors) -> None:
+    """It was not the scheduler, whose rules say whether it is tried again."""
+
+    @connectors.create("vpc", backend="asyncio")
+    async def create() -> None:
+        raise asyncio.CancelledError
+
+    reply = connectors.test("vpc.create.aws")
+    assert reply["error"] == "CancelledError"
+    assert "retryable" not in reply
+
+
 async def test_a_stubborn_asyncio_handler_does_not_hold_up_the_end(fake_bus: FakeBus) -> None:
     """It has its drain and a second; then it is left behind."""
     connectors = Connectors("aws", backend="asyncio", timeout=10)

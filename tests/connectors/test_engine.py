@@ -98,9 +98,10 @@ async def test_a_reply_subject_that_could_be_something_else_is_not_used(
         (ValueError("no"), {"error": "ValueError: no"}),
         (KeyError(), {"error": "KeyError"}),
         (SystemExit(3), {"error": "SystemExit: 3"}),
+        (ExceptionGroup("one", [Permanent("quota")]), {"error": "quota", "retryable": False}),
         (
-            ExceptionGroup("several", [ValueError("no")]),
-            {"error": "ExceptionGroup: several (1 sub-exception)"},
+            ExceptionGroup("two", [Permanent("quota"), ValueError("no")]),
+            {"error": "ExceptionGroup: two (2 sub-exceptions)"},
         ),
     ],
 )

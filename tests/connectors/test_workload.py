@@ -95,7 +95,7 @@ def test_requests_beyond_the_number_that_may_wait_are_refused() -> None:
     outcome = refused(work.offer(one, attempt("3", "c")))
     assert outcome.retryable
     assert outcome.retry_after == 5
-    assert outcome.error == "the connector is busy: 1 requests wait"
+    assert outcome.error == "the connector is busy: 1 request waits"
 
 
 def test_requests_beyond_the_bytes_that_may_wait_are_refused() -> None:
@@ -178,7 +178,7 @@ def test_a_handler_whose_calls_never_end_is_refused_more() -> None:
     first = begun(work.offer(one, attempt("1", "a")))
     work.abandon(first, "too slow")
     outcome = refused(work.offer(one, attempt("2", "b")))
-    assert outcome.error == "the connector is stuck: 1 calls of create have not ended in time"
+    assert outcome.error == "the connector is stuck: 1 call of create did not end in time"
     assert outcome.retry_after == 30
     work.end(first)
     begun(work.offer(one, attempt("3", "c")))
