@@ -15,8 +15,11 @@
 A plain function runs in a thread, an ``async def`` on Trio's loop, or on asyncio's where ``Connectors`` or
 the decorator says ``backend="asyncio"``. The kit converts requests and replies, bounds the calls at a time,
 sends heartbeats, answers a key that was done before from its record, passes cancellations on, and ends in
-order on SIGTERM. Heartbeats come from Trio's loop: a Trio function that blocks it stops those of all. A
-request without the header ``Scheduler-Component-Key`` is not in the record. It stands on the `scheduler.bus` port, and nothing of the service runs with it.
+order on SIGTERM. It stands on the `scheduler.bus` port, and nothing of the service runs with it.
+
+Heartbeats come from Trio's loop: a Trio function that blocks it stops those of all, and one that shields
+itself from cancellation is awaited at the end. A request without the header ``Scheduler-Component-Key`` is
+not in the record.
 
 *Stable*: the names below, the methods of `Connectors` and `Context`, the port `Store`; of a `Handler` its
 ``subject``, ``type``, ``action``, ``name``, ``request``, ``timeout``, ``concurrency``, ``summary`` and
