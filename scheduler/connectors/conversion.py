@@ -13,13 +13,20 @@ objects with a type of their own. In lists and dicts stands what the handler ret
 import dataclasses
 import types
 import typing
+import uuid
+from collections import abc
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import attrs
 import msgspec
-from cattrs import Converter, override
-from cattrs.errors import BaseValidationError
+from cattrs import BaseConverter, Converter, override
+from cattrs.errors import (
+    BaseValidationError,
+    IterableValidationError,
+    IterableValidationNote,
+    StructureHandlerNotFoundError,
+)
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception, transform_error
@@ -78,6 +85,57 @@ def _strictly(expected: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
+_LISTS: Final[dict[Any, Callable[[list[Any]], Any]]] = {
+    list: list,
+    set: set,
+    frozenset: frozenset,
+    tuple: tuple,
+    abc.Sequence: list,
+    abc.MutableSequence: list,
+    abc.Set: frozenset,
+    abc.MutableSet: set,
+}
+"""Types that JSON has a list for, each with the function that makes one of a list."""
+
+
+def _is_list(type_: Any) -> bool:
+    origin, arguments = get_origin(type_) or type_, get_args(type_)
+    # A tuple of unlike elements is cattrs' own affair.
+    return origin in _LISTS and (origin is not tuple or not arguments or arguments[1:] == (...,))
+
+
+def _structuring_list(type_: Any, converter: BaseConverter) -> Callable[[Any, Any], Any]:
+    """Return the hook for a type of `_LISTS`: cattrs takes a text for the list of its characters."""
+    element = (get_args(type_) or (Any,))[0]
+    make, hook = _LISTS[get_origin(type_) or type_], converter.get_structure_hook(element)
+
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) is not list:
+            raise _Mistyped(f"expected a list, got {kind(value)}")
+        items: list[Any] = []
+        mistakes: list[Exception] = []
+        for index, item in enumerate(value):
+            try:
+                items.append(hook(item, element))
+            except Exception as error:  # noqa: BLE001 - of the element's type, raised below
+                error.add_note(IterableValidationNote(f"element {index}", index, element))
+                mistakes.append(error)
+        if mistakes:
+            raise IterableValidationError("of a list", mistakes, type_)
+        return make(items)
+
+    return structure
+
+
+def _structure_uuid(value: Any, _: Any) -> uuid.UUID:
+    if type(value) is not str:
+        raise _Mistyped(f"expected the text of a UUID, got {kind(value)}")
+    try:
+        return uuid.UUID(value)
+    except ValueError:
+        raise _Mistyped("expected the text of a UUID") from None
+
+
 def _structure_struct(value: Any, type_: Any) -> Any:
     try:
         return msgspec.convert(value, type_)
@@ -133,12 +191,26 @@ def _make_converter() -> Converter:
         _is_class,
         lambda type_: make_dict_unstructure_fn(type_, converter, **_overrides(type_)),
     )
+    converter.register_structure_hook_factory(_is_list, _structuring_list)
+    converter.register_structure_hook(uuid.UUID, _structure_uuid)
+    converter.register_unstructure_hook(uuid.UUID, str)
     converter.register_structure_hook_func(_is_struct, _structure_struct)
     converter.register_unstructure_hook_func(_is_struct, msgspec.to_builtins)
     return converter
 
 
 _converter: Final = _make_converter()
+
+
+def check(type_: Any) -> None:
+    """Raise TypeError if a type has a field that no JSON can be converted to."""
+    if is_untyped(type_):
+        return
+    try:
+        _converter.get_structure_hook(type_)
+        _converter.get_unstructure_hook(type_)
+    except (StructureHandlerNotFoundError, NameError, TypeError) as error:
+        raise TypeError(f"a request cannot be {type_!r}: {error}") from None
 
 
 def structure(fields: Mapping[str, Any], type_: Any) -> Any:
@@ -159,8 +231,10 @@ def structure(fields: Mapping[str, Any], type_: Any) -> Any:
 
 def _described(error: BaseException, type_: type | None) -> str:
     # Also what the class itself says of a value, in a validator.
-    said = isinstance(error, _Mistyped | ValueError | TypeError) and str(error)
-    return said or format_exception(error, type_)
+    text = str(error)
+    return (
+        text if text and not isinstance(error, KeyError | AttributeError) else format_exception(error, type_)
+    )
 
 
 def _readable(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeAlias, get_type_hints
 from attrs import define, field, frozen
 
 from scheduler.connectors.context import Context
-from scheduler.connectors.conversion import is_typed, is_untyped
+from scheduler.connectors.conversion import check, is_typed, is_untyped
 
 Backend: TypeAlias = Literal["trio", "asyncio", "thread"]
 """Place in which a handler runs."""
@@ -120,6 +120,10 @@ def check_request_type(name: str, type_: Any) -> None:
             f"{name}: a request cannot be {type_!r}: expected a class of attrs, dataclasses or msgspec, "
             "or dict"
         )
+    try:
+        check(type_)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
 
 
 def _is_context(parameter: inspect.Parameter, hints: Mapping[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import date
 from enum import Enum
 from typing import Annotated, Any
+from uuid import UUID
 
 import attrs
 import msgspec
@@ -37,6 +38,8 @@ class Vpc:
     made: date | None = None
     size: Size | None = None
     others: list[Subnet] = attrs.field(factory=list)
+    names: frozenset[str] = frozenset()
+    token: UUID | None = None
     tags: dict[str, str] = attrs.field(factory=dict)
     region_id: Annotated[str, override(rename="region-id")] = ""
     ident: str = attrs.field(default="", alias="identity")
@@ -69,6 +72,8 @@ FULL: dict[str, Any] = {
     "made": "2024-02-03",
     "size": "small",
     "others": [{"cidr": "x", "_zone": ""}],
+    "names": ["n"],
+    "token": "12345678-1234-5678-1234-567812345678",
     "tags": {"a": "b"},
     "region-id": "eu",
     "identity": "i",
@@ -81,7 +86,7 @@ def test_a_component_becomes_an_object_and_comes_back() -> None:
     vpc = structure(FULL, Vpc)
     assert vpc == Vpc(
         "a", Subnet("10.0.0.0/8", "b"), "vpc::a", 2**70, 0.5, date(2024, 2, 3), Size.SMALL,
-        [Subnet("x")], {"a": "b"}, "eu", "i",
+        [Subnet("x")], frozenset({"n"}), UUID(int=0x12345678123456781234567812345678), {"a": "b"}, "eu", "i",
     )  # fmt: skip
     assert merged(vpc, FULL) == FULL
 
@@ -105,6 +110,9 @@ def test_fields_of_a_dataclass_and_of_a_struct_have_the_names_that_their_types_g
         (FULL | {"number": "1"}, Vpc, "number: expected an integer, got a string"),
         (FULL | {"others": [{}]}, Vpc, "others[0].cidr: required field missing"),
         (FULL | {"tags": {"k": 1}}, Vpc, "tags['k']: expected a text, got a number"),
+        (FULL | {"others": "abc"}, Vpc, "others: expected a list, got a string"),
+        (FULL | {"names": "abc"}, Vpc, "names: expected a list, got a string"),
+        (FULL | {"token": "no"}, Vpc, "token: expected the text of a UUID"),
         ({}, Struct, "object missing required field 'name'"),
         ({"struct": {"name": 1}}, Outer, "struct.name: expected 'str', got 'int'"),
     ],

@@ -17,6 +17,11 @@ class Vpc:
     name: str = ""
 
 
+@attrs.define
+class Odd:
+    odd: Callable[[], int]
+
+
 def plain(request: Vpc) -> Vpc:
     """Create a VPC.
 
@@ -107,6 +112,7 @@ def test_the_decorator_knows_better_than_the_provider() -> None:
         (lambda context, request: None, {}, "takes at most (request, context), in this order"),
         (lambda *, a: None, {}, "the argument 'a' cannot be given"),
         (plain, {"request": int}, "plain: a request cannot be <class 'int'>: expected a class of attrs"),
+        (plain, {"request": Odd}, "plain: a request cannot be <class"),
         (plain, {"timeout": 0}, "plain: timeout is 0: expected seconds, above 0"),
         (plain, {"concurrency": True}, "plain: concurrency is True: expected 1 to 10000"),
         (plain, {"on_cancel": "ignore"}, "on_cancel is 'ignore': expected 'cancel' or 'flag'"),
