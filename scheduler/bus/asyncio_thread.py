@@ -8,6 +8,7 @@ client.
 import asyncio
 import contextvars
 import threading
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -165,7 +166,9 @@ class AsyncioThread:
 
 def _log_failure(_: object, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    log.error("an asyncio task of a connector failed", problem=context.get("message"), exc_info=error)
+    # A text, since a logger may add the values of local variables to an exception.
+    shown = "" if error is None else "".join(traceback.format_exception(error))
+    log.error("an asyncio task of a connector failed", problem=context.get("message"), exception=shown)
 
 
 @asynccontextmanager

@@ -90,6 +90,8 @@ class Engine:
     """Scope of the wait for the subscriptions."""
     _patience: trio.CancelScope = field(factory=trio.CancelScope)
     """Scope of the wait for what is begun."""
+    _closed: bool = False
+    """Whether nothing more can be answered."""
     _jobs: dict[Work, Job] = field(factory=dict)
     _log: RateLimitedLog = field(factory=RateLimitedLog)
     _parts: Parts = field(init=False)
@@ -176,6 +178,9 @@ class Engine:
 
     def _take(self, handler: Handler, message: Message) -> None:
         """Take a request; called back by the bus."""
+        if self._closed:
+            # The subscription could not be ended in time.
+            return
         attempt = read_attempt(message)
         taken = self.workload.offer(handler, attempt)
         if isinstance(taken, Outcome):
@@ -190,6 +195,8 @@ class Engine:
 
     def _take_notice(self, message: Message) -> None:
         """Take the notice that an attempt was given up; called back by the bus."""
+        if self._closed:
+            return
         try:
             notice = _read_notice(message.data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -285,6 +292,7 @@ class Engine:
                     job.leave()
         with trio.move_on_after(_LAST_REPLIES):
             await self._parts.post.emptied()
+        self._closed = True
 
     async def _ended(self, seconds: float) -> bool:
         """Wait until no job is left; return whether that is so."""

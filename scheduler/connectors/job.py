@@ -85,9 +85,8 @@ class Job:
                 outcome = await self._outcome()
                 if outcome is not None:
                     await self._settle(outcome)
-            except Exception as error:
-                self.answer(failed(error))
-                log.exception("internal error in the connector kit")
+            except Exception as error:  # noqa: BLE001 - answered and logged
+                self._fail(failed(error))
             finally:
                 handler.counts.seconds += trio.current_time() - began
                 self._end()
@@ -235,9 +234,11 @@ class Job:
             end = await self._written(end)
         if isinstance(end, Reply):
             await self.claim.complete(end.body)
-            if not self.answered:
-                self.work.handler.counts.completed += 1
-                log.info("completed")
+            if self.answered:
+                log.info("completed too late for this attempt: the next one is answered from the record")
+                return
+            self.work.handler.counts.completed += 1
+            log.info("completed")
             self.answer(end)
         elif end.interrupted and self.claim.outlives:
             log.warning("interrupted: to be asked again when the connector is back")
@@ -268,16 +269,25 @@ class Job:
         return bare(outcome, self.fields, attempt) if most and len(reply.body) > most else reply
 
     def _note_failure(self, outcome: Outcome) -> None:
-        counts = self.work.handler.counts
-        counts.errored += 1
+        shown = self._shown(outcome)
+        self.work.handler.counts.errored += 1
+        self.work.handler.counts.last_error = shown["error"]
+        log.warning("failed", **shown)
+
+    def _fail(self, outcome: Outcome) -> None:
+        """End with an error of the kit's own."""
+        log.error("internal error in the connector kit", **self._shown(outcome))
+        self.answer(outcome)
+
+    def _shown(self, outcome: Outcome) -> dict[str, str]:
+        """Return the error without the component's secrets, as far as people are to see it."""
         secrets = Secrets()
         secrets.add(self.fields)
-        counts.last_error = secrets.mask(outcome.error or "", _MOST_SHOWN)
-        context: dict[str, Any] = {"error": counts.last_error}
+        shown = {"error": secrets.mask(outcome.error or "", _MOST_SHOWN)}
         if outcome.traceback:
-            # Made text before: its local variables are nobody's business.
-            context["exception"] = secrets.mask(outcome.traceback, _MOST_SHOWN)
-        log.warning("failed", **context)
+            # A text, since a logger may add the values of local variables to an exception.
+            shown["exception"] = secrets.mask(outcome.traceback, _MOST_SHOWN)
+        return shown
 
     @property
     def _cancelled(self) -> Outcome | None:

@@ -13,7 +13,7 @@ LONGEST_ERROR: Final = DEFAULT_LIMITS.max_error_bytes
 """Bytes of an error's text in a reply."""
 _LONGEST_PAUSE: Final = 86_400.0
 """Longest pause that a connector may ask for, in seconds."""
-_LONGEST_TRACEBACK: Final = 16_384
+_LONGEST_TRACEBACK: Final = 4_000
 """Characters of a traceback that are kept; its end says the most."""
 
 
@@ -88,8 +88,12 @@ def failed(error: BaseException, hint: str = "") -> Outcome:
     name, text = type(error).__name__, _text(error)
     said = f"{name}: {text}" if text else name
     said = f"{hint} ({said})" if hint else said
-    lines = "".join(traceback.format_exception(error))
-    return Outcome(error=_cut(said), traceback=lines[-_LONGEST_TRACEBACK:])
+    return Outcome(error=_cut(said), traceback=_end_of("".join(traceback.format_exception(error))))
+
+
+def _end_of(text: str) -> str:
+    """Return the last lines of a traceback; whole ones, since half a secret would not be masked."""
+    return text if len(text) <= _LONGEST_TRACEBACK else text[-_LONGEST_TRACEBACK:].partition("\n")[2]
 
 
 def _text(error: BaseException) -> str:

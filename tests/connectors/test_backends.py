@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
 import time
@@ -162,6 +163,29 @@ def test_a_handlers_own_log_lines_name_build_and_component(connectors: Connector
         {"build": "test", "component": "vpc::test", "subject": "vpc.create.aws", "attempt": "t/1"}
     ]
     assert structlog.contextvars.get_contextvars() == {}
+
+
+def test_a_stray_task_of_asyncio_is_logged_without_its_local_variables(
+    connectors: Connectors, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What nobody awaits is told all the same."""
+
+    @connectors.create("vpc", backend="asyncio")
+    async def create(request: dict[str, Any]) -> None:
+        async def stray() -> None:
+            local = request["password"]
+            raise ValueError(f"stray of {len(local)}")
+
+        task = asyncio.get_running_loop().create_task(stray())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+        await asyncio.sleep(0)
+
+    connectors.test("vpc.create.aws", {"password": "Tr0ub4dor&3"})
+    logged = capsys.readouterr()
+    assert "stray of 11" in logged.out + logged.err
+    assert "Tr0ub4dor&3" not in logged.out + logged.err
 
 
 def test_secrets_of_the_component_are_masked_in_the_log(
