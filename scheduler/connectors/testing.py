@@ -96,7 +96,7 @@ class LoneBus:
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Do nothing: it is never away."""
 
-    def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:
+    def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:  # noqa: ARG002
         """Do nothing: all is allowed."""
         return lambda: None
 

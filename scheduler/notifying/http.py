@@ -1,4 +1,4 @@
-"""Posts with httpx, which is loaded where notifications are configured and nowhere else.
+"""Posts with httpx2, which is loaded where notifications are configured and nowhere else.
 
 No redirect is followed, TLS is verified against the system's certificates, cookies are not kept, and of a
 long body of an answer nothing is read. Proxies are those of ``HTTPS_PROXY`` and ``NO_PROXY``, as an
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
-import httpx  # noqa: ASYNC127 - its successor is a name to be changed here and in pyproject.toml
+import httpx2
 import trio
 
 from scheduler import __version__
@@ -21,14 +21,14 @@ from scheduler.errors import InvalidSettings, NotPosted
 from scheduler.notifying.poster import Answer
 from scheduler.text import mask_url, printable
 
-_PHASES: Final = httpx.Timeout(connect=5.0, write=5.0, read=10.0, pool=5.0)
+_PHASES: Final = httpx2.Timeout(connect=5.0, write=5.0, read=10.0, pool=5.0)
 _WHOLE: Final = 15.0
 """Deadline of a post, in seconds: a receiver that sends a byte now and then meets every other one."""
 _MOST_BODY: Final = 16 * 1024
 """Longest body of an answer that is read, in bytes, so that its connection can be used again."""
 _DIGITS: Final = 10
 _NO_CONTENT: Final = 204
-_KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=30.0)
+_KEPT: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=30.0)
 _HEADERS: Final = {
     "content-type": "application/json",
     "user-agent": f"nats-build-scheduler/{__version__}",
@@ -47,7 +47,7 @@ class HttpPoster:
         client: client that posts.
     """
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx2.AsyncClient) -> None:
         self._client = client
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
@@ -61,7 +61,7 @@ class HttpPoster:
                     await _read_short(response)
                 # It refers to the response, which refers to it.
                 del response.stream
-            except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
                 # Once there is a status, a connection that breaks changes nothing.
                 why = _reason(error)
         if answer is None:
@@ -69,7 +69,7 @@ class HttpPoster:
         return answer
 
 
-async def _read_short(response: httpx.Response) -> None:
+async def _read_short(response: httpx2.Response) -> None:
     """Read a short body, and nothing of another one, whose connection is closed then.
 
     It is not unpacked. Reading only the beginning would leave generators behind.
@@ -96,12 +96,12 @@ async def open_poster() -> AsyncIterator[HttpPoster]:
     Raises:
         InvalidSettings: the proxy of the environment cannot be used.
     """
-    for name in ("httpx", "httpcore"):
+    for name in ("httpx2", "httpcore2"):
         # They log URLs, whose paths may be secrets.
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
         client = await trio.to_thread.run_sync(_client)
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
         shown = printable(mask_url(str(error)), _SHOWN)
         msg = f"the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used: {shown}"
         raise InvalidSettings(msg) from None
@@ -112,9 +112,9 @@ async def open_poster() -> AsyncIterator[HttpPoster]:
             await client.aclose()
 
 
-def _client() -> httpx.AsyncClient:
+def _client() -> httpx2.AsyncClient:
     """Return a client; reading the system's certificates takes 20 ms."""
-    return httpx.AsyncClient(
+    return httpx2.AsyncClient(
         headers=_HEADERS,
         verify=ssl.create_default_context(),
         timeout=_PHASES,

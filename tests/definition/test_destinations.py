@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,7 +72,7 @@ def test_the_client_sends_to_the_host_that_was_checked(url: str) -> None:
         destination = read_destination(url)
     except ValueError:
         return
-    sent = httpx.URL(url)
+    sent = httpx2.URL(url)
     assert destination.host.name == sent.host
     assert destination.host.port == (sent.port or 443)
 

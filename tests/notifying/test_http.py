@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from support.certificates import write_certificates
 from support.receivers import Post, Receiver, answering, run_receiver
@@ -198,7 +198,7 @@ async def test_a_post_leaves_no_cycle_behind(receiver: Receiver) -> None:
         gc.disable()
         try:
             await poster.post(url, {}, b"{}")
-            left = [one for one in gc.get_objects() if isinstance(one, httpx.Response)]
+            left = [one for one in gc.get_objects() if isinstance(one, httpx2.Response)]
             assert left == []
         finally:
             gc.enable()
