@@ -1,6 +1,6 @@
 """Explains how builds stand, and what they wait for. It changes nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from attrs import define, field
@@ -86,7 +86,7 @@ def summary(seen: Seen) -> Document:
         "counts": plan.phases.shown(),
         "accepted": timings.accepted,
     }
-    if asking := len(gates.reached(plan)):
+    if asking := len(_asking(seen)):
         document["gated"] = asking
     if plan.state.finished and timings.over is not None:
         document["ended"] = timings.over
@@ -169,7 +169,7 @@ class Explainer:
         plan = self._plan
         failed = [*plan.phases.within(Phase.ERRORED), *plan.phases.within(Phase.RETRYING)]
         running = self._by_subject()
-        asking = gates.reached(plan)
+        asking = list(_asking(self._seen))
         reasons += [self.component(vertex) for vertex in asking[: _SHOWN // 2]]
         reasons += [self.component(vertex) for vertex in failed[: _SHOWN // 2]]
         reasons += [self._group(subject, vertices) for subject, vertices in running[: _SHOWN // 2]]
@@ -357,3 +357,8 @@ def _state(plan: Plan, vertex: Vertex) -> str:
     if phase is Phase.WAITING and gates.is_reached(plan, vertex):
         return "gated"
     return "running" if phase is Phase.STARTING else phase.value
+
+
+def _asking(seen: Seen) -> Collection[Vertex]:
+    """Return the gates that wait for a person now; of a build that runs here without a look at all gates."""
+    return gates.reached(seen.plan) if seen.walk is None else seen.walk.gates.asking

@@ -1,5 +1,7 @@
 """Waits for people: the gates of one build, from when they are reached until they are decided."""
 
+from collections.abc import Collection
+
 import trio
 
 from scheduler.definition.graph import Vertex
@@ -76,9 +78,9 @@ class Gates:
         """Gates that wait for a person now."""
 
     @property
-    def asking(self) -> bool:
-        """Whether any gate waits for a person now."""
-        return bool(self._asking)
+    def asking(self) -> Collection[Vertex]:
+        """Gates that wait for a person now, in the order in which they were reached."""
+        return self._asking.keys()
 
     def left(self, vertex: Vertex) -> float | None:
         """Return the seconds until a gate fails; None where it has no deadline, or was not reached here."""
