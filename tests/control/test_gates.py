@@ -84,9 +84,10 @@ async def test_the_wait_for_a_person_is_told_as_an_event() -> None:
         await wait_all_tasks_blocked()
         messages = [one for one in site.bus.published if one.subject.startswith("scheduler.event.")]
         events = [event for one in messages for event in json.loads(one.data)["events"] if "event" in event]
-        assert [(one["event"], one["component"], one.get("by")) for one in events] == [
+        assert [(one["event"], one.get("component"), one.get("by")) for one in events] == [
             ("gated", GATE, None),
             ("approved", GATE, "ann"),
+            ("finished", None, None),
         ]
 
 
