@@ -3,6 +3,9 @@
 A fake scheduler publishes a build of 10,000 components that lasts 20 seconds: each of them starts and
 completes, about a hundred run at a time, some are retried, some fail. The board is a separate process, on a
 pseudo-terminal of 80 by 24, as in real use.
+
+``--beats 500`` has so many components in flight, and the connector of each say something new every second,
+which the service publishes in one message a second.
 """
 
 import argparse
@@ -37,6 +40,8 @@ _STATES = ("waiting", "running", "retrying", "completed", "errored", "skipped")
 _PERIOD = 0.1
 """Seconds between two messages, as in the service."""
 _AT_ONCE = 100
+_BEATS_EVERY = 10
+"""Periods between two messages about heartbeats, as in the service."""
 _PAGE = 1_000
 _LINES, _COLUMNS = 24, 80
 
@@ -47,6 +52,8 @@ class Cost:
 
     components: int
     events: int
+    beats: int
+    """Heartbeats that say something new, in a second."""
     seconds: float
     cpu: float
     """CPU time in that time, in seconds."""
@@ -63,7 +70,8 @@ class Cost:
         """Return it as a line of text."""
         verdict = "met" if self.share < MOST else "missed"
         return (
-            f"board: {self.components:,} components, {self.events:,} events in {self.seconds:.1f} s: "
+            f"board: {self.components:,} components, {self.events:,} events, {self.beats} beats a second "
+            f"in {self.seconds:.1f} s: "
             f"{self.share:.1%} of a core (at most {MOST:.0%}: {verdict}), {self.start:.2f} s of CPU to start"
         )
 
@@ -75,6 +83,7 @@ class Feed:
     client: Client
     components: int
     seconds: float
+    beats: int = 0
     sequence: int = 0
     states: list[str] = field(init=False)
     counts: dict[str, int] = field(init=False)
@@ -112,6 +121,7 @@ class Feed:
         luck = random.Random(1)
         ticks = round(self.seconds / _PERIOD)
         running: list[int] = []
+        at_once = max(_AT_ONCE, self.beats)
         started = 0
         self.began = begin = time.time()
         for tick in range(ticks):
@@ -121,7 +131,7 @@ class Feed:
                 self._tell(events, started, "running", waited=0.1)
                 running.append(started)
                 started += 1
-            while len(running) > (0 if tick == ticks - 1 else _AT_ONCE):
+            while len(running) > (0 if tick == ticks - 1 else at_once):
                 number = running.pop(luck.randrange(len(running)))
                 if luck.random() < 0.01:
                     self._tell(events, number, "retrying", seconds=0.5, error="throttled", retry_in=0.1)
@@ -130,6 +140,8 @@ class Feed:
                 state, more = ("errored", {"error": "no such image"}) if failed else ("completed", {})
                 self._tell(events, number, state, seconds=luck.random(), **more)
             await self._publish(events)
+            if self.beats and tick % _BEATS_EVERY == 0:
+                await self._publish([], beats=[_beat(number, tick) for number in running[: self.beats]])
             await asyncio.sleep(max(0.0, begin + (tick + 1) * _PERIOD - time.time()))
 
     def _tell(self, events: list[dict[str, Any]], number: int, state: str, **fields: Any) -> None:
@@ -146,16 +158,22 @@ class Feed:
         }
         events.append(one | fields)
 
-    async def _publish(self, events: Sequence[dict[str, Any]]) -> None:
+    async def _publish(self, events: Sequence[dict[str, Any]], **more: Any) -> None:
         document = {
             "v": 2, "build": BUILD, "seq": self.sequence, "time": time.time(), "total": self.components,
-            "counts": self.counts, "done": self.counts["completed"], "events": events,
+            "counts": self.counts, "done": self.counts["completed"], "events": events, **more,
         }  # fmt: skip
         await self.client.publish(f"scheduler.event.{BUILD}", json.dumps(document).encode())
 
 
 def _name(number: int) -> str:
     return f"{('vpc', 'network', 'instance', 'firewall')[number % 4]}::node-{number:05}"
+
+
+def _beat(number: int, tick: int) -> dict[str, Any]:
+    share = tick % 100 / 100
+    said = {"progress": share, "message": f"step {tick} of the installation", "instance": "aws-7"}
+    return {"component": _name(number), "attempt": 1, "time": time.time(), **said}
 
 
 @contextlib.contextmanager
@@ -181,11 +199,11 @@ def _cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-async def measure(components: int, seconds: float) -> Cost:
+async def measure(components: int, seconds: float, beats: int = 0) -> Cost:
     """Run the feed while the board watches."""
     with scratch() as folder, nats_server(folder / "nats") as url:
         client = await nats.connect(url)
-        feed = Feed(client, components, seconds)
+        feed = Feed(client, components, seconds, beats)
         await feed.open()
         drawn = 0
         with _board(url) as (process, terminal):
@@ -209,7 +227,7 @@ async def measure(components: int, seconds: float) -> Cost:
             took, cpu = time.perf_counter() - began, _cpu(process) - start
             loop.remove_reader(terminal)
         await client.close()
-        return Cost(components, feed.sequence, took, cpu, start, drawn - before)
+        return Cost(components, feed.sequence, beats, took, cpu, start, drawn - before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -217,10 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m benchmarks.board", description=__doc__)
     parser.add_argument("--components", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--beats", type=int, default=0, help="heartbeats that say something new, in a second")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "board.json")
     parser.add_argument("--check", action="store_true", help="exit code 1 if the target is missed")
     found = parser.parse_args(arguments)
-    cost = asyncio.run(measure(found.components, found.seconds))
+    cost = asyncio.run(measure(found.components, found.seconds, found.beats))
     found.output.parent.mkdir(parents=True, exist_ok=True)
     document = {**attrs.asdict(cost), "share": cost.share, "at_most": MOST, "met": cost.share < MOST}
     found.output.write_text(json.dumps(document, indent=1) + "\n")

@@ -36,8 +36,8 @@ OF_OTHERS = frozenset({
     # nats-server and the nats command
     "--addr", "--jetstream", "--store_dir", "--log", "--subject", "--server", "--creds",
     # python -m benchmarks
-    "--against", "--against-python", "--attacks", "--check", "--only", "--peers", "--quick", "--repeat",
-    "--shapes", "--sizes", "--stores",
+    "--against", "--against-python", "--attacks", "--beats", "--check", "--only", "--peers", "--quick",
+    "--repeat", "--shapes", "--sizes", "--stores",
 })  # fmt: skip
 STREAMS = {LOG, REPLIES, REPORTS, BUCKET}
 MOST_LINES = 150

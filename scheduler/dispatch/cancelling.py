@@ -10,7 +10,6 @@ import msgspec
 import trio
 
 from scheduler.bus import Bus
-from scheduler.definition.subjects import attempt_header
 from scheduler.errors import BusError
 from scheduler.plan import Request
 from scheduler.plan.outcome import cut
@@ -31,9 +30,9 @@ class GivenUp(msgspec.Struct, gc=False):
     """Message about one attempt."""
 
     attempt: str
-    """Its id, as its request has it in the header ``Nats-Msg-Id``."""
+    """Its id: the header ``Nats-Msg-Id`` of its request, decoded."""
     key: str
-    """Key of its component, as in the header ``Scheduler-Component-Key``."""
+    """Key of its component: the header ``Scheduler-Component-Key``, decoded."""
     build: str
     component: str
     reason: str
@@ -60,8 +59,8 @@ class Cancelling:
                 "connectors are not told of attempts that were given up: too many at a time", most=_MOST
             )
             return
-        attempt, key = attempt_header(request.attempt), attempt_header(request.key)
-        told = GivenUp(attempt, key, request.build, request.component, cut(reason, _REASON))
+        reason = cut(reason, _REASON)
+        told = GivenUp(request.attempt, request.key, request.build, request.component, reason)
         self._queue.append((request.subject, told))
         self._wake.set()
 

@@ -13,6 +13,7 @@ attempt is sent more than once a second, and looking for attempts costs little.
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NoReturn
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -132,12 +133,18 @@ class Returned:
             self.counts["sent again"] += again
 
     async def _in_flight(self) -> dict[str, Call]:
-        """Return the attempts in flight by their ids, plain and as they stand in a header."""
+        """Return the attempts in flight by their ids: as they are, as a header has them, and that decoded."""
         found: dict[str, Call] = {}
+        spelled: dict[str, Call] = {}
         async for call in paced(list(self._calls.values()), every=_LOOKED_AT_ONCE):
             if not (call.closed or call.answered):
-                found[call.request.attempt] = found[attempt_header(call.request.attempt)] = call
-        return found
+                attempt = call.request.attempt
+                found[attempt] = call
+                if "%" in attempt or not (attempt.isascii() and attempt.isprintable()):
+                    header = attempt_header(attempt)
+                    spelled[header] = spelled[unquote(header)] = call
+        # Of two that are spelled alike, the one whose id it is counts.
+        return {**spelled, **found}
 
     def _named(self, message: Message, by_attempt: Mapping[str, Call]) -> Iterable[Call]:
         """Return the calls that a message names, and count what it names in vain."""

@@ -33,8 +33,8 @@ async def test_a_timeout_is_told_to_connectors(autojump_clock: MockClock) -> Non
             (
                 "scheduler.cancel.vpc.create.aws",
                 {
-                    "attempt": "b1/a %C3%A9/1",
-                    "key": "b1/a %C3%A9",
+                    "attempt": "b1/a é/1",
+                    "key": "b1/a é",
                     "build": "b1",
                     "component": "a é",
                     "reason": "timed out after 5 s",

@@ -84,11 +84,15 @@ async def test_the_newest_attempt_alone_is_sent(autojump_clock: MockClock) -> No
         assert [one.reply for one in bench.requests[2:]] == [newer.call.reply]
 
 
-@pytest.mark.parametrize("spelled", ["b1/é/1", "b1/%C3%A9/1"])
-async def test_an_id_is_known_plain_and_as_its_header_has_it(autojump_clock: MockClock, spelled: str) -> None:
-    """A connector says it as it read it."""
+@pytest.mark.parametrize(
+    ("name", "spelled"), [("é", "b1/é/1"), ("é", "b1/%C3%A9/1"), ("1%41", "b1/1%41/1"), ("1%41", "b1/1A/1")]
+)
+async def test_an_id_is_known_plain_and_as_its_header_has_it(
+    autojump_clock: MockClock, name: str, spelled: str
+) -> None:
+    """A connector says it as it read it, decoded or not."""
     async with open_bench() as bench:
-        await bench.send(request("é"))
+        await bench.send(request(name))
         await come_back(bench, spelled)
         assert len(ids(bench)) == 2
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.brokers import NatsServer
 
-from integration.builds import build, chain, component, failing, held
+from integration.builds import build, chain, component, failing, held, silent
 from integration.harness import Client, Connectors, Feed, Scheduler, Submitter, states
 from scheduler.commands.permissions import read_permissions
 from scheduler.diagnosis.permissions import SUBSCRIPTIONS, publishes
@@ -149,6 +149,69 @@ def test_everybody_can_do_their_part(guarded: Guarded) -> None:
     assert not list(client.violations)
     assert not list(operator.violations)
     guarded.check_log()
+
+
+def test_a_connector_beats_is_told_what_is_given_up_and_comes_back(guarded: Guarded) -> None:
+    """On plain NATS, under its own user: also for requests of a scheduler that was killed."""
+    scheduler = guarded.scheduler()
+    connector, operator = guarded.client("connector"), guarded.client("operator")
+    requests, cancelled = connector.listen("*.create.aws"), connector.listen("scheduler.cancel.*.*.aws")
+    events, submitter = operator.listen("scheduler.event.*"), Submitter(operator)
+
+    document = build(component("vpc::1", _heartbeat=3_600))
+    submitter.accepted(document)
+    first = requests.first(lambda _: True)
+    assert first.headers["Scheduler-Heartbeat-Within"] == "3600"
+    said = {"instance": "aws-7", "progress": 0.4, "message": "attaching"}
+    connector.publish(first.headers["Scheduler-Heartbeat"], said)
+    [beat] = events.first(lambda message: "beats" in message.json).json["beats"]
+    assert beat.items() >= {"component": "vpc::1", "attempt": 1, **said}.items()
+    question = {"id": document["id"], "components": True}
+    [told] = operator.request("scheduler.build.get", question)["components"]
+    assert told.items() >= said.items()
+
+    scheduler.kill()
+    scheduler = guarded.scheduler()
+    # On the subject of the one that was killed.
+    connector.publish(first.headers["Scheduler-Heartbeat"], {**said, "progress": 0.6})
+    events.first(lambda message: message.json.get("beats", [{}])[0].get("progress") == 0.6)
+    attempt = first.headers["Nats-Msg-Id"]
+    connector.publish("scheduler.returned.aws", {"instance": "aws-7", "attempts": [attempt, "x"]})
+    second = requests.count(2)[1]
+    assert (second.headers["Nats-Msg-Id"], second.data) == (attempt, first.data)
+    connector.publish(second.reply, {**second.json, "_state": "completed"})
+    assert set(states(submitter.done(document)).values()) == {"completed"}
+
+    lost = build(component("vpc::2", _heartbeat=0.3))
+    submitter.accepted(lost)
+    text = "connector lost: no heartbeat for 0.3 s (it never sent one)"
+    assert submitter.failed(lost)["error"] == f"vpc::2: {text}"
+    message = cancelled.first(lambda _: True)
+    assert (message.subject, message.reply) == ("scheduler.cancel.vpc.create.aws", "")
+    assert message.json.items() >= {"component": "vpc::2", "reason": text}.items()
+    assert message.json["attempt"] == requests.count(3)[2].headers["Nats-Msg-Id"]
+    assert not list(connector.violations)
+    guarded.check_log()
+
+
+def test_with_permissions_of_an_earlier_version_builds_run_as_ever(guarded: Guarded) -> None:
+    """What is refused is logged with its cure, and the absence of heartbeats fails nothing."""
+    for refused in (', "scheduler.returned.*"', '"scheduler.beat.*.*.*"', '"scheduler.cancel.*.*.*"'):
+        assert refused in guarded.server.text
+        guarded.server.text = guarded.server.text.replace(refused, "")
+    guarded.server.restart()
+    scheduler, connectors = guarded.scheduler(), guarded.connectors()
+    unheard = "heartbeats of connectors are not heard, and their absence fails nothing"
+    scheduler.await_log(unheard, cure='"scheduler.beat.*.*.*"')
+    scheduler.await_log("connectors that come back are not heard, and get no request again")
+    submitter = Submitter(guarded.client("submitter"))
+    document = build(component("vpc::1", {"latency": 1.0}, _heartbeat=0.1))
+    assert set(states(submitter.run(document)).values()) == {"completed"}
+    late = build(silent("vpc::2", _timeout=0.3))
+    submitter.accepted(late)
+    assert submitter.failed(late)["error"] == "vpc::2: timed out after 0.3 s"
+    submitter.run(build(component("vpc::3")))
+    assert connectors.ids(document["id"]) == ["vpc::1"]
 
 
 def test_so_they_can_where_the_broker_restarts(guarded: Guarded) -> None:

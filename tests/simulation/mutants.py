@@ -595,11 +595,6 @@ def _a_lost_connector_is_the_end() -> list[Patch]:
     return [(scheduler.dispatch.sending, "failure", final)]
 
 
-def _heartbeats_that_an_outage_costs() -> list[Patch]:
-    """The time without a heartbeat goes on where it stood when the broker went away."""
-    return [(Beats, "_begin_anew", lambda _: None)]
-
-
 def _heartbeats_that_are_not_heard() -> list[Patch]:
     """A heartbeat says how far a connector is, and does not count."""
 
@@ -623,7 +618,11 @@ def _sent_again_whatever_is_named() -> list[Patch]:
         late = returned._on_sent.__self__._calls.values()  # type: ignore[attr-defined]
         return {call.request.attempt: call for call in late}
 
-    return [(Returned, "_send", generous), (Returned, "_in_flight", all_of_them)]
+    return [
+        (Returned, "_send", generous),
+        (Returned, "_in_flight", all_of_them),
+        (Call, "forget_the_request", lambda _: None),
+    ]
 
 
 def _no_second_listener() -> list[Patch]:
@@ -800,7 +799,6 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _pauses_by_the_clock_of_the_next_process,
     _a_heartbeat_that_completes,
     _a_lost_connector_is_the_end,
-    _heartbeats_that_an_outage_costs,
     _heartbeats_that_are_not_heard,
     _sent_again_whatever_is_named,
     _no_second_listener,

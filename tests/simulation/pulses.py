@@ -26,7 +26,8 @@ class Pulse:
     within: float = 0.0
     """Seconds that each request asks for; 0: it does not."""
     faults: tuple[tuple[str, float, float, int], ...] = ()
-    """Deaths of connectors and cuts of connections: which of both, when, for how long, and whose."""
+    """Deaths of connectors, and cuts of a process's connection right after a request was taken: which of
+    both, when, for how long, and whose."""
     mute: float = 0.0
     """The share of requests that connectors never answer, at least."""
 
@@ -39,14 +40,14 @@ def pulsate(seed: int, heals_at: float) -> Pulse:
     within = rng.choice((0.0, 2.0, 2.0, 3.0))
     faults = tuple(
         (
-            rng.choice(("connector dies", "connector dies", "cut")),
+            rng.choice(("connector dies", "connector dies", "cut at")),
             rng.uniform(0.5, min(10.0, heals_at)),
             rng.uniform(0.1, 2.0),
             rng.randrange(1_000),
         )
         for _ in range(rng.choice((0, 2, 4)))
     )
-    return Pulse((within or 3.0) / rng.choice((3, 5)), within, faults, rng.choice((0.0, 0.2)))
+    return Pulse((within or 3.0) / rng.choice((3, 5)), within, faults, rng.choice((0.0, 0.4)))
 
 
 @define(eq=False)

@@ -165,7 +165,7 @@ def imagine(seed: int) -> Scenario:
     faults += [Fault(one.at, "server", one.seconds, one.number, one.moment) for one in servers.losses]
     pulse = pulsate(seed, heals_at)
     if not servers.alone:
-        faults += [Fault(at, kind, seconds, number) for kind, at, seconds, number in pulse.faults]
+        faults += [Fault(at, kind, seconds, number, "taken") for kind, at, seconds, number in pulse.faults]
         manners = tuple(evolve(one, mute=max(one.mute, pulse.mute)) for one in manners)
     heavy = laborious(seed)
     if heavy is not None:
