@@ -70,7 +70,7 @@ class Guarded:
 
     def command(self, user: str, *arguments: str, **variables: str) -> Scheduler:
         """Run a command to its end."""
-        command = self.scheduler(*arguments, user=user, ready=False, **variables)
+        command = self.scheduler(*arguments, user=user, ready=False, cwd=None, **variables)
         command.wait()
         return command
 
