@@ -273,7 +273,7 @@ COMMANDS: Final = (
     CommandEntry(
         OPERATE,
         "schema",
-        "Print the JSON Schema of a build, or of a connector's reply.",
+        "Print the JSON Schema of a build, or of a reply.",
         "schema build > build.schema.json",
         "Editors complete and check a build by it while it is written; validate knows more.",
         hidden="",

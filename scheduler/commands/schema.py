@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 
 def schema(document: Annotated[Literal["build", "reply"], Parameter(help="Document to describe.")], /) -> int:
-    """Print the JSON Schema of a build, or of a connector's reply."""
+    """Print the JSON Schema of a build, or of a reply."""
     sys.stdout.write(schema_file(document).read_text(encoding="utf-8"))
     return 0
 
