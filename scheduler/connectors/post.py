@@ -1,10 +1,17 @@
-"""Replies on their way to the broker: sent again where the connection was lost under them."""
+"""Replies on their way to the broker: sent again where the connection was lost under them.
 
+A reply is handed to the bus at once, where that can be done. One task, which lives while replies are under
+way, sees to the rest: it asks the broker for confirmation of all that were sent so far, sends again those of
+a connection that was lost, and those for which there was no room.
+"""
+
+from collections import deque
 from typing import Final
 
 import trio
+from attrs import define
 
-from scheduler.bus import Bus
+from scheduler.bus import Bus, Outgoing
 from scheduler.errors import BusClosed, BusError, BusFull
 from scheduler.runtime.logger import Logger
 
@@ -13,10 +20,22 @@ _SETTLING: Final = 3.0
 nothing."""
 _NO_ROOM: Final = 0.1
 _CONFIRMING: Final = 60.0
-"""Seconds for one reply to reach the broker, once there is a connection."""
+"""Seconds for replies to reach the broker, once there is a connection."""
 _TRIES: Final = 5
 
 log = Logger()
+
+
+@define(eq=False)
+class _Letter:
+    """A reply that the broker may not have yet."""
+
+    subject: str
+    body: bytes
+    outgoing: Outgoing | None = None
+    tries: int = 0
+    no_room_until: float | None = None
+    """Time until which room is waited for, on Trio's clock; None: there was room, so far."""
 
 
 class Post:
@@ -26,14 +45,23 @@ class Post:
         self._bus = bus
         self._nursery = nursery
         self._settled_at = trio.current_time()
+        self._unsent: deque[_Letter] = deque()
+        self._sent: list[_Letter] = []
+        """Replies that the bus has, and the broker has not confirmed."""
         self._under_way = 0
+        self._is_attended = False
+        """Whether the task is there."""
         self._none_left = trio.Event()
         bus.on_connected(self._note_connection)
 
     def send(self, subject: str, body: bytes) -> None:
-        """Send a reply in a task of its own."""
+        """Send a reply; synchronous."""
         self._under_way += 1
-        self._nursery.start_soon(self._deliver, subject, body)
+        self._unsent.append(_Letter(subject, body))
+        self._publish()
+        if self._under_way and not self._is_attended:
+            self._is_attended = True
+            self._nursery.start_soon(self._attend)
 
     async def emptied(self) -> None:
         """Wait until every reply has reached the broker, or was given up."""
@@ -45,44 +73,84 @@ class Post:
         if self._bus.generation > 1:
             self._settled_at = trio.current_time() + _SETTLING
 
-    async def _deliver(self, subject: str, body: bytes) -> None:
-        try:
-            for _ in range(_TRIES):
-                if await self._sent(subject, body):
+    def _publish(self) -> None:
+        """Hand the bus what it takes of those that are not sent, in their order."""
+        while self._unsent and trio.current_time() >= self._settled_at:
+            letter = self._unsent[0]
+            try:
+                letter.outgoing = self._bus.publish(letter.subject, letter.body)
+            except BusFull as error:
+                now = trio.current_time()
+                if letter.no_room_until is None:
+                    letter.no_room_until = now + _CONFIRMING
+                if now <= letter.no_room_until:
                     return
-            log.error("a reply may be lost: the connection to the broker does not last", subject=subject)
-        except BusClosed:
-            log.error("a reply was not sent: the connection to the broker was closed", subject=subject)  # noqa: TRY400
-        except BusError as error:
-            log.error("a reply was not sent", subject=subject, reason=str(error))  # noqa: TRY400
-        finally:
-            self._under_way -= 1
-            if not self._under_way:
-                self._none_left.set()
+                self._give_up(letter, error)
+            except BusError as error:
+                self._give_up(letter, error)
+            else:
+                letter.tries += 1
+                letter.no_room_until = None
+                self._sent.append(letter)
+            self._unsent.popleft()
 
-    async def _sent(self, subject: str, body: bytes) -> bool:
-        """Send a reply once; return whether the broker has it.
+    async def _attend(self) -> None:
+        try:
+            while self._under_way:
+                await trio.sleep_until(self._settled_at)
+                self._publish()
+                if self._sent:
+                    await self._confirm()
+                elif self._unsent:
+                    await trio.sleep(_NO_ROOM)
+        finally:
+            self._is_attended = False
+
+    async def _confirm(self) -> None:
+        """Wait until the broker has what was sent so far, and look what it has."""
+        sent, self._sent = self._sent, []
+        try:
+            confirmed = await self._flushed()
+        except BusError as error:
+            for letter in sent:
+                self._give_up(letter, error)
+            return
+        for letter in sent:
+            outgoing = letter.outgoing
+            assert outgoing is not None, "it was sent"
+            if outgoing.refused is not None:
+                self._give_up(letter, outgoing.refused)
+            elif confirmed and outgoing.generation == self._bus.generation:
+                self._end()
+            elif letter.tries < _TRIES:
+                self._unsent.append(letter)
+            else:
+                log.error(
+                    "a reply may be lost: the connection to the broker does not last", subject=letter.subject
+                )
+                self._end()
+
+    async def _flushed(self) -> bool:
+        """Wait for the broker's word; false where it stalls, which the bus will find out, and connect again.
 
         Raises:
-            BusError: it cannot be sent at all.
+            BusError: the bus is closed.
         """
-        await trio.sleep_until(self._settled_at)
-        deadline = trio.current_time() + _CONFIRMING
-        while True:
-            try:
-                outgoing = self._bus.publish(subject, body)
-                break
-            except BusFull:
-                if trio.current_time() > deadline:
-                    raise
-                await trio.sleep(_NO_ROOM)
         while True:
             with trio.move_on_after(_CONFIRMING):
                 await self._bus.flush()
-                break
+                return True
             if self._bus.connected:
-                # It stalls; the bus will find that out, and connect again.
                 return False
-        if outgoing.refused is not None:
-            raise outgoing.refused
-        return outgoing.generation == self._bus.generation
+
+    def _give_up(self, letter: _Letter, error: BusError) -> None:
+        if isinstance(error, BusClosed):
+            log.error("a reply was not sent: the connection to the broker was closed", subject=letter.subject)
+        else:
+            log.error("a reply was not sent", subject=letter.subject, reason=str(error))
+        self._end()
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._none_left.set()
