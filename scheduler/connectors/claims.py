@@ -1,11 +1,12 @@
 """The claim of one work in the record: made before the handler is called, and settled after it."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import trio
 
 from scheduler.connectors.outcomes import Outcome, busy
-from scheduler.connectors.stores import Begun, Busy, Completed, Store
+from scheduler.connectors.stores import Begun, Busy, Completed, MemoryStore, Store
 from scheduler.connectors.workload import Work
 from scheduler.runtime.logger import Logger
 
@@ -31,16 +32,25 @@ class WorkClaim:
         """Whether the record has the work as begun, and not as ended."""
 
     @property
+    def is_immediate(self) -> bool:
+        """Whether the record answers at once: the one in memory."""
+        return type(self._store) is MemoryStore
+
+    @property
     def outlives(self) -> bool:
         """Whether the record still has the work as begun when this process is gone."""
         return self._held and self._store.durable and bool(self._work.attempts[-1].id)
+
+    def _in_time(self) -> AbstractContextManager[object]:
+        """Bound the time of a question to the record."""
+        return nullcontext() if self.is_immediate else trio.fail_after(RECORDING)
 
     async def make(self) -> Begun | Completed | Outcome:
         """Claim the work, or wait until no other process acts on its component; an outcome says why not."""
         while self._work.key and not self._work.given_up:
             try:
                 async with self._lock:
-                    with trio.fail_after(RECORDING):
+                    with self._in_time():
                         claim = await self._store.begin(self._work.key, self._work.attempts[-1].id)
                     self._held = isinstance(claim, Begun)
             except Exception as error:  # noqa: BLE001 - answered, and logged by the caller
@@ -56,7 +66,7 @@ class WorkClaim:
             if not self._held or not attempt:
                 return
             try:
-                with trio.fail_after(RECORDING):
+                with self._in_time():
                     await self._store.begin(self._work.key, attempt)
             except Exception as error:  # noqa: BLE001 - it works without
                 log.warning("a further attempt is not recorded", reason=_brief(error))
@@ -68,7 +78,7 @@ class WorkClaim:
                 return
             self._held = False
             try:
-                with trio.fail_after(RECORDING):
+                with self._in_time():
                     await self._store.complete(self._work.key, reply)
             except Exception as error:  # noqa: BLE001 - the answer is worth more than its record
                 why = _brief(error)
@@ -81,7 +91,7 @@ class WorkClaim:
                 return
             self._held = False
             try:
-                with trio.fail_after(RECORDING):
+                with self._in_time():
                     await self._store.forget(self._work.key)
             except Exception as error:  # noqa: BLE001 - the next attempt is told that it repeats one
                 log.error("a failure is still on record as begun", reason=_brief(error))  # noqa: TRY400

@@ -251,6 +251,8 @@ def fields_of(result: Any) -> dict[str, Any]:
     Raises:
         Rejected: it is neither an object with a type, nor a dict with texts as keys.
     """
+    if type(result) is dict and _is_json(result):
+        return result
     if isinstance(result, Mapping):
         document = _converter.unstructure(dict(result))
     elif _is_class(type(result)):
@@ -261,6 +263,27 @@ def fields_of(result: Any) -> dict[str, Any]:
     if wrong:
         raise Rejected(f"the handler returned a dict with {_name(wrong[0])} as a key")
     return typing.cast("dict[str, Any]", document)
+
+
+_PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+
+
+def _is_json(document: dict[Any, Any]) -> bool:
+    """Whether there is nothing to convert in a dict: most handlers return what they got, and a text more."""
+    layer: list[Any] = [document]
+    while layer:
+        inner: list[Any] = []
+        for one in layer:
+            values = one
+            if type(one) is dict:
+                if not all(type(key) is str for key in one):
+                    return False
+                values = one.values()
+            inner += [value for value in values if type(value) not in _PLAIN]
+        if not all(type(value) in (dict, list) for value in inner):
+            return False
+        layer = inner
+    return True
 
 
 def _name(value: Any) -> str:

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from itertools import islice
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 import trio
@@ -19,6 +20,7 @@ from scheduler.bus.asyncio_thread import AsyncioThread, open_asyncio_thread
 from scheduler.connectors.attempts import Attempt, read_attempt, read_fields
 from scheduler.connectors.beats import Beats
 from scheduler.connectors.claims import RECORDING
+from scheduler.connectors.deadlines import Deadlines
 from scheduler.connectors.handlers import Handler
 from scheduler.connectors.job import Job, Parts
 from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled
@@ -157,9 +159,19 @@ class Engine:
         beats = Beats(self.bus, self.instance)
         nursery.start_soon(beats.run)
         post = Post(self.bus, nursery)
+        deadlines = Deadlines()
+        nursery.start_soon(deadlines.run)
         self._nursery = nursery
         self._parts = Parts(
-            self.bus, self.store, self.workload, beats, post, thread, self._begin, self._ended_work
+            self.bus,
+            self.store,
+            self.workload,
+            beats,
+            post,
+            deadlines,
+            thread,
+            self._begin,
+            self._ended_work,
         )
 
     # Coming in.
@@ -203,7 +215,7 @@ class Engine:
             self._log.warning("a notice of cancellation cannot be read", subject=message.subject)
             return
         reason = notice.reason or "no reason was given"
-        work = self.workload.cancel(notice.attempt, reason)
+        work = self.workload.cancel(unquote(notice.attempt), reason)
         if work is None:
             return
         job = self._jobs.get(work)

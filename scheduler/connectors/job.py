@@ -16,6 +16,7 @@ from scheduler.connectors.calls import Call, make_call, make_cancellation
 from scheduler.connectors.claims import WorkClaim
 from scheduler.connectors.context import Cancellation, Context
 from scheduler.connectors.conversion import structure
+from scheduler.connectors.deadlines import Deadlines
 from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled, failed, timed_out
 from scheduler.connectors.post import Post
 from scheduler.connectors.replies import Reply, bare, completed, errored
@@ -46,6 +47,7 @@ class Parts:
     workload: Workload
     beats: Beats
     post: Post
+    deadlines: Deadlines
     thread: AsyncioThread | None
     """Loop of asyncio, where a handler needs it."""
     begin: Callable[[Work], None]
@@ -80,16 +82,18 @@ class Job:
         handler.counts.requests += 1
         began = trio.current_time()
         names = {"subject": first.subject, "attempt": first.id}
-        with structlog.contextvars.bound_contextvars(**{k: v for k, v in names.items() if v}):
-            try:
-                outcome = await self._outcome()
-                if outcome is not None:
-                    await self._settle(outcome)
-            except Exception as error:  # noqa: BLE001 - answered and logged
-                self._fail(failed(error))
-            finally:
-                handler.counts.seconds += trio.current_time() - began
-                self._end()
+        # For this task alone: each job has one of its own.
+        structlog.contextvars.bind_contextvars(**{key: name for key, name in names.items() if name})
+        try:
+            outcome = await self._outcome()
+            if outcome is not None:
+                await self._settle(outcome)
+        except Exception as error:
+            self.answer(failed(error))
+            log.exception("internal error in the connector kit")
+        finally:
+            handler.counts.seconds += trio.current_time() - began
+            self._end()
 
     def cancel(self, reason: str) -> None:
         """Tell the handler that the scheduler gave it up, and end it unless it wants a flag only."""
@@ -158,6 +162,8 @@ class Job:
 
     async def _claim(self) -> Begun | Completed | Outcome:
         """Wait until nobody else acts on the component, and claim the work."""
+        if self.work.before is None and self.claim.is_immediate:
+            return await self.claim.make()
         with trio.move_on_after(self.work.handler.timeout):
             while (before := self.work.before) is not None:
                 await self.parts.ended(before)
@@ -201,20 +207,8 @@ class Job:
 
     async def _awaited(self, call: Call) -> Outcome | None:
         """Await the end of a call; where its time is over, answer, and leave its slot to others."""
-        ends: list[Outcome | None] = []
-        done = trio.Event()
-
-        async def make() -> None:
-            ends.append(await call.run())
-            done.set()
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(make)
-            with trio.move_on_after(self.work.handler.timeout):
-                await done.wait()
-            if not done.is_set():
-                self._give_up()
-        return ends[0]
+        with self.parts.deadlines.within(self.work.handler.timeout, self._give_up):
+            return await call.run()
 
     def _give_up(self) -> None:
         handler = self.work.handler
