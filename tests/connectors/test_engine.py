@@ -292,6 +292,23 @@ async def test_a_cancelled_handler_is_ended_and_answers_why(
     assert cleaned == ["cancel --now"]
 
 
+async def test_an_attempt_with_letters_beyond_ascii_can_be_cancelled(
+    connectors: Connectors, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """The notice has its id as the header of the request has it: percent-encoded."""
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        await trio.sleep_forever()
+
+    async with open_connector(connectors, fake_bus) as peer:
+        to = peer.ask(attempt="b/vpc::k%C3%B6ln/1")
+        await wait_all_tasks_blocked()
+        peer.cancel("b/vpc::k%C3%B6ln/1")
+        with trio.fail_after(60):
+            assert (await peer.reply(to))["_state"] == "errored"
+
+
 async def test_a_handler_that_wants_a_flag_may_finish(
     connectors: Connectors, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
