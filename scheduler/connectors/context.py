@@ -22,20 +22,22 @@ class Cancellation:
     backend, and ``context.cancelled.wait(5)`` in a thread.
     """
 
-    __slots__ = ("_flag", "_signal", "reason")
+    __slots__ = ("_flag", "_is_set", "_signal", "reason")
 
     def __init__(self, signal: Signal | None = None) -> None:
         self.reason = ""
         """Reason in the words of the scheduler; empty before."""
-        self._flag = threading.Event()
+        # Threads alone wait for it, and it costs more than all else here.
+        self._flag = threading.Event() if signal is None else None
+        self._is_set = False
         self._signal = signal
 
     def __bool__(self) -> bool:
-        return self._flag.is_set()
+        return self._is_set
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block this thread until it is true, at most ``timeout`` seconds; return whether it is."""
-        if self._signal is not None:
+        if self._flag is None:
             raise RuntimeError("cancelled.wait() would block the loop: use `await context.cancelled`")
         return self._flag.wait(timeout)
 
@@ -51,11 +53,14 @@ class Cancellation:
 
     def set(self, reason: str) -> None:
         """Make it true; of several reasons the first one stays."""
-        if not self._flag.is_set():
-            self.reason = reason
+        if self._is_set:
+            return
+        self.reason = reason
+        self._is_set = True
+        if self._flag is not None:
             self._flag.set()
-            if self._signal is not None:
-                self._signal.set()
+        if self._signal is not None:
+            self._signal.set()
 
 
 class Context:
