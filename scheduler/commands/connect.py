@@ -70,7 +70,7 @@ def connect(
         await loaded.run(options=options, drain=seconds, beside=beside)
         return 0
 
-    return run_async(main)
+    return run_async(main, ours=False)
 
 
 def load(name: str, attribute: str) -> "Connectors | None":

@@ -45,14 +45,20 @@ def configure_log(settings: Settings) -> None:
         configure_late(settings.log_level, configure)
 
 
-def run_async(main: Callable[[], Awaitable[int]]) -> int:
+def run_async(main: Callable[[], Awaitable[int]], *, ours: bool = True) -> int:
     """Run ``main`` on Trio and return its exit code.
+
+    Args:
+        main: the command.
+        ours: whether all that runs is ours, so that the interpreter can be tuned for it; other code may leave
+            cycles behind, which the collector then would not find.
 
     Raises:
         SchedulerError: raised by ``main``, and taken out of the exception groups of nurseries.
         BrokenPipeError: the reader of our output has gone.
     """
-    tune_interpreter()
+    if ours:
+        tune_interpreter()
     try:
         return trio.run(main)
     except BaseExceptionGroup as group:

@@ -1,5 +1,7 @@
 """`scheduler connect`: what it loads, and what it says where it cannot."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from scheduler import cli
 from scheduler.commands.connect import load
 
 Captured = pytest.CaptureFixture[str]
+ROOT = Path(__file__).parents[2]
 GOOD = """
 from scheduler.connectors import Connectors
 
@@ -38,6 +41,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in {"mine", "bare", "broken", "lacking", "package"}:
             del sys.modules[name]
+
+
+def test_the_garbage_of_connectors_is_collected_as_usual(folder: Path) -> None:
+    """Unlike the scheduler's own code, that of others may leave cycles behind."""
+    (folder / "mine.py").write_text(
+        GOOD
+        + "\n\nimport gc, os\n\nasync def run(**_):\n    os.write(1, repr(gc.get_threshold()).encode())\n"
+        "\n\nconnectors.run = run\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "scheduler",
+        "connect",
+        "mine:connectors",
+        "--nats-url",
+        "nats://127.0.0.1:1",
+    ]
+    usual = [sys.executable, "-c", "import gc; print(gc.get_threshold(), end='')"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    outputs = [
+        subprocess.run(one, capture_output=True, check=True, cwd=folder, env=variables).stdout
+        for one in (command, usual)
+    ]
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.usefixtures("folder")
