@@ -409,6 +409,29 @@ def test_the_broker_says_which_operator_it_was(guarded: Guarded) -> None:
         assert (order["claim"], order["reason"]) == ("root", "quota")
 
 
+def test_a_connector_of_the_kit_is_found_and_checked(guarded: Guarded, tmp_path: Path) -> None:
+    """It answers service discovery in both accounts, and the user of the service may check it."""
+    (tmp_path / "mine.py").write_text(
+        "from scheduler.connectors import Connectors\n\nconnectors = Connectors('aws')\n\n\n"
+        "@connectors.create('vpc')\ndef create(request):\n    return request\n"
+    )
+    connector = guarded.scheduler("connect", "mine:connectors", user="connector", ready=False, cwd=tmp_path)
+    connector.await_log("connector is ready")
+    guarded.scheduler()
+    submitter, uploader = guarded.client("submitter"), guarded.client("uploader")
+    report = Submitter(submitter).run(build(component("vpc::1")))
+    assert set(states(report).values()) == {"completed"}
+    for client in (submitter, uploader):
+        found = {one["name"]: one for one in client.request_many("$SRV.STATS", 2)}
+        [endpoint] = found["connector-aws"]["endpoints"]
+        assert endpoint["num_requests"] == 1
+        assert not list(client.violations)
+    checked = guarded.command("scheduler", "check-connector", "vpc.create.aws", "--hostile", "--yes")
+    assert checked.code == 0, checked.output + checked.errors
+    connector.end()
+    guarded.check_log()
+
+
 PUBLISHES = {
     "connector": [
         "build.create",  # submits a build
