@@ -14,8 +14,7 @@ from support.fake_bus import FakeBus, FakeListener, Published
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.reply_subjects import beat_subject, interest, owner_of
-from scheduler.dispatch.call import Call
-from scheduler.dispatch.inherited import Inherited
+from scheduler.dispatch.call import Call, Inherited
 from scheduler.dispatch.pulse import Pulse
 from scheduler.errors import BusClosed
 from scheduler.plan.outcome import failure
