@@ -10,10 +10,12 @@ from scheduler.definition.template import Laborious
 from scheduler.dispatch.slots import Slots
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
-from scheduler.plan import Phase, Plan, gates
+from scheduler.plan import Phase, Plan
+from scheduler.plan.phases import IN_FLIGHT
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.text import agreeing, doing, listed, seconds
+from scheduler.supervision.heartbeats import heartbeats, in_words
+from scheduler.text import agreeing, doing, seconds
 from scheduler.walk import Walk
 
 Document = dict[str, Any]

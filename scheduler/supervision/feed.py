@@ -26,7 +26,7 @@ from scheduler.errors import BusError
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
-from scheduler.supervision.notices import Notices
+from scheduler.supervision.beat_feed import BeatFeed
 from scheduler.walk import Observer
 
 _log = structlog.get_logger()
@@ -93,8 +93,6 @@ class Track(Observer):
         "_failing",
         "_feed",
         "_ids",
-        "_notices",
-        "_plan",
         "_resumed",
         "_subject",
         "orders",
@@ -246,6 +244,10 @@ class Track(Observer):
         self._note(_Event("failing", self.sequence + 1, now, component, error=error))
         if self._notices is not None:
             self._notices.failing(self._plan, now)
+
+    def beat(self, call: Call) -> None:
+        """Note that the connector of an attempt has said something new; published within a second."""
+        self._feed.beats.note(self, call)
 
     def beat(self, call: Call) -> None:
         """Note that the connector of an attempt has said something new; published within a second."""
