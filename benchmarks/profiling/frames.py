@@ -38,6 +38,7 @@ TITLES: Final = (
 _CALLER: Final = ""
 """Part of whatever called it."""
 ROWS: Final[Mapping[str, str]] = {
+    "scheduler.notifying": ELSE,
     "scheduler.supervision": ELSE,
     "scheduler.supervision.admission": INTAKE,
     "scheduler.supervision.intake": INTAKE,

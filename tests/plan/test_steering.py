@@ -304,7 +304,6 @@ def test_an_attempt_given_up_in_a_build_that_drains_continues_it() -> None:
     run.send("a")
     run.send("b")
     run.fail("a")
-    assert run.plan.state.draining
     steering.retry_now(run.plan, run.vertex("b"), "given up")
     assert not run.plan.state.draining
     assert run.phases() == {"a": "errored", "b": "waiting", "c": "waiting"}

@@ -159,16 +159,25 @@ async def test_a_message_says_where_the_build_stands_and_what_happened(
 def test_the_first_failure_is_an_event_of_its_own_and_the_second_is_not(feed_less: Feed) -> None:
     """Once a run, for who wants to know that, and not every error."""
     track = follow(feed_less)
-    track.settled(0, 1, "no")
-    track.settled(1, 1, "no")
+    for vertex in (0, 1):
+        track.plan.fail(vertex, "no")
+        track.settled(vertex, 1, "no")
     assert [one["component"] for one in noted(track) if one.get("event") == "failing"] == ["c0"]
 
 
 def test_a_failure_after_a_cancel_is_no_first_failure(feed_less: Feed) -> None:
     """Who cancelled knows that it does not end well."""
     track = follow(feed_less)
-    cancel(track._plan)
+    cancel(track.plan)
+    track.plan.fail(0, "no")
     track.settled(0, 1, "no")
+    assert [one.get("event") for one in noted(track)] == [None]
+
+
+def test_an_attempt_that_an_operator_gives_up_is_no_failure_of_the_build(feed_less: Feed) -> None:
+    """Nothing of the build has failed: another attempt follows."""
+    track = follow(feed_less)
+    track.settled(0, 1, "given up by an operator")
     assert [one.get("event") for one in noted(track)] == [None]
 
 
@@ -409,6 +418,7 @@ async def test_a_bus_that_takes_nothing_more_stops_nobody(autojump_clock: MockCl
         feed = Feed(bus)
         nursery.start_soon(feed.run)
         large, small = follow(feed, "large"), follow(feed, "small")
+        large.plan.fail(0, "x" * 1_000)
         large.settled(0, 1, "x" * 1_000)
         small.sent(0, 1)
         await trio.sleep(1)
