@@ -9,6 +9,8 @@ from simulation.scenario import Scenario
 _SOON = 0.35
 """Seconds from the record that makes a component due until its request leaves, whatever other builds do. The
 word that the record is stored may take 0.3 of them (`World.latency`)."""
+_ACCEPTED = 0.6
+"""Seconds more after an acceptance: its word comes first, and then a record of the starts has to arrive."""
 
 
 class Bounds:
@@ -27,7 +29,7 @@ class Bounds:
         name = build.document["id"]
         for other, needed in build.needed.items():
             if component is None or component in needed:
-                self._due[name, other] = now
+                self._due[name, other] = now if component is not None else now + _ACCEPTED
 
     def left(self, build: Build, component: str, now: float) -> None:
         """The request of a component leaves for the first time."""
