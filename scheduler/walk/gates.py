@@ -119,14 +119,17 @@ class Gates:
         self._observer.happened("gated", vertex)
         self._asking[vertex] = None
         try:
-            while plan.is_due(vertex) and not self._has_expired(vertex):
+            # One that was decided, and is to be retried before this task runs, asks afresh.
+            while plan.is_due(vertex) and vertex in self._asking and not self._has_expired(vertex):
                 with self._runs.interruptible(run):
                     await trio.sleep_forever()
         finally:
-            del self._asking[vertex]
-        if plan.is_due(vertex) and timeout is not None:
-            seconds = timeout + self._extended.get(vertex, 0.0)
-            await self._outcomes.keep(gates.expire(plan, vertex, seconds))
+            self._asking.pop(vertex, None)
+        if plan.is_due(vertex) and timeout is not None and self._has_expired(vertex):
+            expired = gates.expire(plan, vertex, timeout + self._extended.get(vertex, 0.0))
+            # Before it is persisted: an operator may retry it meanwhile.
+            self._forget(vertex)
+            await self._outcomes.keep(expired)
         elif self._starts.command is not None:
             # Nothing follows from an approval before that is persisted, whatever the store.
             await self._starts.command.wait()
@@ -141,6 +144,11 @@ class Gates:
         if vertex not in self._asking:
             name = self._plan.graph.ids[vertex]
             raise Refused("unavailable", f"{name} is just being reached; try again shortly")
+
+    def decided(self, vertex: Vertex) -> None:
+        """Ask nobody about a gate any more, as a person has just decided about it."""
+        self._asking.pop(vertex, None)
+        self._forget(vertex)
 
     def extend(self, vertex: Vertex, seconds: float) -> None:
         """Give a gate more time.

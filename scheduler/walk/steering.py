@@ -209,6 +209,7 @@ class Steering:
 
     async def _decide(self, vertex: Vertex, what: str, settled: Settled, order: Order) -> None:
         """Carry out the decision about a gate, which its plan has applied."""
+        self._gates.decided(vertex)
         self._observer.happened(what, vertex, order)
         self._outcomes.tell(vertex, settled, self._plan.attempt(vertex))
         self._lineup.stir(vertex)

@@ -25,6 +25,7 @@ from scheduler.dispatch.slots import Slots
 from scheduler.errors import Refused
 from scheduler.journal.events import Extended, Settled, Started
 from scheduler.journal.orders import Order
+from scheduler.plan import Phase
 from scheduler.walk import Observer
 
 ANN = Order("approve", 1_700_000_000.0, "g", claim="ann", reason="seen")
@@ -286,3 +287,37 @@ async def test_a_gate_is_left_to_the_next_process_where_there_is_one(
         assert not world.connectors.timers._heap or all(
             timer.cancelled for _, _, timer in world.connectors.timers._heap
         )
+
+
+class SlowStore(FakeStore):
+    """Store that takes a second for each outcome."""
+
+    async def append(self, build: str, events: Any) -> None:
+        if any(isinstance(event, Settled) for event in events):
+            await trio.sleep(1)
+        await super().append(build, events)
+
+
+@pytest.mark.parametrize("rejects", [False, True])
+async def test_a_gate_that_is_retried_while_its_failure_is_persisted_has_all_its_time(
+    autojump_clock: MockClock, rejects: bool
+) -> None:
+    """It asks afresh, instead of failing again at once."""
+    async with open_world(store=SlowStore()) as world, trio.open_nursery() as nursery:
+        run = await begin(world, nursery, document([gate(_timeout=10)]))
+        run.told.to = words = Words()
+        if rejects:
+            await trio.sleep(9)
+            nursery.start_soon(steering_of(run).reject, 0, ANN)
+            await trio.sleep(0.5)
+        else:
+            await trio.sleep(10.5)
+        assert run.plan.phases[0] is Phase.ERRORED
+        await steering_of(run).retry(0)
+        await trio.sleep(8)
+        assert run.ends == 0
+        assert words.words[-1] == "gated 0"
+        assert await steering_of(run).approve(0, ANN) == "g is approved"
+        await trio.sleep(5)
+        assert states(run.done) == {"g": "completed"}
+        run.check_end()
