@@ -155,7 +155,7 @@ class Connectors:
             on_news=on_beat,
         )
         """Heartbeats of connectors; `Beats.run` has to be running."""
-        self.returned = Returned(bus, self.router.by_component, self.beats.watch)
+        self.returned = Returned(bus, self.router.by_component, self._sent_again)
         """Answers connectors that come back; `Returned.run` has to be running."""
         self._doubles = None if listener is None else SecondCopies(lambda: bus.connected, listener)
         self.hearing = Hearing(bus, self._doubles, self.receiving.take, self.beats.take)
@@ -254,6 +254,14 @@ class Connectors:
             self.hearing.hold(inherited.heard)
         self.router.add(call)
         return call
+
+    def _sent_again(self, call: Call) -> None:
+        """Start the clocks of an attempt whose connector came back and gets its request again."""
+        if call.timer is None:
+            # It was held back until then, as its build is paused.
+            self.arm(call)
+        else:
+            self.beats.watch(call)
 
     def _call(self, request: Request, token: str) -> Call:
         if not token:

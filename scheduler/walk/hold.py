@@ -114,6 +114,9 @@ class Hold:
 
     def _release(self, call: Call) -> None:
         plan = self._plan
+        if call.outgoing is not None:
+            # It was sent again in the meantime, as its connector came back: it is in flight like any other.
+            return
         if not plan.state.halted and plan.state.paused:
             # Paused again in the meantime.
             self._held_back.append(call)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import trio
-from support.durable import Plant
+from support.asking import ask
+from support.durable import Plant, Process
 from support.fakes import JSON, Reply, World, change, document, ignore, open_world, states
 from support.walks import Run, attempts, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -179,3 +180,37 @@ async def test_heartbeats_to_an_earlier_process_keep_an_attempt_alive(autojump_c
         await trio.sleep(30)
         [(_, report)] = process.reports
         assert "connector lost: no heartbeat for 20 s (the last one from c-7)" in report["error"]
+
+
+@pytest.mark.parametrize("order", ["resume", "cancel"])
+async def test_what_is_held_back_and_sent_again_to_a_connector_that_is_back_is_in_flight(
+    autojump_clock: MockClock, order: str
+) -> None:
+    """So the end of the pause does not send it once more, and a cancel awaits its reply."""
+    plant = Plant(script)
+    async with plant.run(connectors=False) as process:
+        await process.submit(document("a"))
+        await trio.sleep(1)
+        assert (await ask(process, "pause"))["status"] == "paused"
+        await trio.sleep(1)
+    async with plant.run() as process:
+        await trio.sleep(5)
+        assert process.requests == []
+        attempt = (await ask(process, "get"))["components"][0]["attempt"]
+        assert attempt == 1
+        [call] = process.service.connectors.router.by_component.values()
+        await say_to(process, attempts=[call.request.attempt])
+        assert process.requests == ["a"]
+        await ask(process, order)
+        await trio.sleep(5)
+        assert process.requests == ["a"]
+        assert process.reports == []
+        plant.answer("a", Reply(via="reply"))
+        await trio.sleep(5)
+        [(_, report)] = process.reports
+        assert [one["_state"] for one in report["changes"]] == ["completed"]
+
+
+async def say_to(process: Process, **said: Any) -> None:
+    process.bus.deliver("scheduler.returned.aws", json.dumps(said).encode())
+    await trio.sleep(2)
