@@ -35,7 +35,8 @@ class Subscribers:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._lock = trio.Lock()
-        self._patterns: list[str] | None = None
+        self._patterns: dict[str, list[str]] | None = None
+        """Subscriptions by their first word, as every connection has inboxes of its own; None: unknown."""
         self._until = -1.0
 
     async def among(self, subjects: Collection[str]) -> Mapping[str, bool]:
@@ -51,7 +52,14 @@ class Subscribers:
             patterns = self._patterns
         if patterns is None:
             return {}
-        return {subject: any(matches(pattern, subject) for pattern in patterns) for subject in subjects}
+        return {
+            subject: any(
+                matches(pattern, subject)
+                for word in (subject.partition(".")[0], "*")
+                for pattern in patterns.get(word, ())
+            )
+            for subject in subjects
+        }
 
     async def _ask(self) -> None:
         self._patterns, fresh = None, _UNKNOWN_FOR
@@ -61,5 +69,8 @@ class Subscribers:
         except (BusError, trio.TooSlowError) as error:
             _log.debug("it is not known who subscribes to what", reason=str(error))
         else:
-            self._patterns, fresh = [one for one in found if one not in _EVERYTHING], _FRESH
+            self._patterns, fresh = {}, _FRESH
+            for pattern in found:
+                if pattern not in _EVERYTHING:
+                    self._patterns.setdefault(pattern.partition(".")[0], []).append(pattern)
         self._until = trio.current_time() + fresh

@@ -15,6 +15,7 @@ from scheduler.bus import Message
 from scheduler.bus.interest import SUBJECT
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
+from scheduler.bus.subjects import matches
 from scheduler.control.subscribers import Subscribers
 
 
@@ -55,6 +56,23 @@ async def test_many_who_ask_at_once_cost_one_question(fake_bus: FakeBus, autojum
     await trio.sleep(1.1)
     assert await subscribers.among(["vpc.create.aws"]) == {"vpc.create.aws": False}
     assert broker.asked == 2
+
+
+async def test_inboxes_of_thousands_of_connections_are_not_compared(
+    fake_bus: FakeBus, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what begins like the subject, or with any word: otherwise that holds up all builds."""
+    compared: list[str] = []
+
+    def matching(pattern: str, subject: str) -> bool:
+        compared.append(pattern)
+        return matches(pattern, subject)
+
+    monkeypatch.setattr("scheduler.control.subscribers.matches", matching)
+    await Broker(fake_bus, *(f"_INBOX.{n}.*" for n in range(1_000)), "*.create.aws", "vpc.get.*").answer()
+    found = await Subscribers(fake_bus).among(["vpc.create.aws", "vpc.get.aws"])
+    assert found == {"vpc.create.aws": True, "vpc.get.aws": True}
+    assert set(compared) == {"*.create.aws", "vpc.get.*"}
 
 
 async def test_nothing_in_flight_asks_nothing(fake_bus: FakeBus) -> None:
