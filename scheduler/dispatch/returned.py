@@ -36,6 +36,9 @@ _MOST_IDS: Final = 1_000
 """Attempts of one message that are looked at."""
 _MOST_BYTES: Final = 2 * 1024 * 1024
 """Bytes of one message, and of all that wait."""
+_MOST_SIGNS: Final = 50_000
+"""Quotes and commas in a message: with more of them it takes tens of milliseconds to be read, however short
+what is between them."""
 _MOST_MESSAGES: Final = 100
 """Messages that wait."""
 _PERIOD: Final = 1.0
@@ -148,6 +151,9 @@ class Returned:
 
     def _named(self, message: Message, by_attempt: Mapping[str, Call]) -> Iterable[Call]:
         """Return the calls that a message names, and count what it names in vain."""
+        if message.data.count(b'"') + message.data.count(b",") > _MOST_SIGNS:
+            self._drop(message, "it names too many attempts")
+            return []
         try:
             said = _DECODER.decode(message.data)
         except (msgspec.MsgspecError, RecursionError) as error:

@@ -160,7 +160,16 @@ async def test_a_connector_that_is_back_has_its_whole_time_to_beat(autojump_cloc
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"5", b"{}", b'{"attempts": 5}', b'{"attempts": [5]}', b"[" * 5_000, b" " * 3 * 1024 * 1024],
+    [
+        b"",
+        b"5",
+        b"{}",
+        b'{"attempts": 5}',
+        b'{"attempts": [5]}',
+        b"[" * 5_000,
+        b" " * 3 * 1024 * 1024,
+        b'{"attempts": ["' + b'","' * 200_000 + b'"]}',
+    ],
 )
 async def test_what_cannot_be_read_is_dropped(autojump_clock: MockClock, data: bytes) -> None:
     """It is counted and logged, and the next one counts."""
