@@ -168,7 +168,9 @@ class Beats:
             return
         left = self._left(call, pulse)
         if left > _GRAIN:
-            pulse.timer = self._timers.start(left, self._look, call)
+            if pulse.timer is None or pulse.timer.cancelled:
+                # Otherwise `watch` has started it while the attempt was judged.
+                pulse.timer = self._timers.start(left, self._look, call)
         else:
             self._silent[call] = None
             self._wake.set()
@@ -186,6 +188,8 @@ class Beats:
     async def _judge_all(self) -> None:
         # In a function of its own, so that no call is kept alive while there is nothing to do.
         silent, self._silent = self._silent, {}
+        # What leaves only now, behind others, has all of its time before it.
+        late = {call for call in silent if not call.may_have_left}
         answered = False
         with trio.move_on_after(_ANSWER):
             try:
@@ -194,14 +198,14 @@ class Beats:
             except BusError as error:
                 _log.debug("the broker does not answer", reason=str(error))
         async for call in paced(silent, every=_AT_ONCE):
-            self._judge(call, answered=answered)
+            self._judge(call, may_judge=answered and call not in late)
 
-    def _judge(self, call: Call, *, answered: bool) -> None:
+    def _judge(self, call: Call, *, may_judge: bool) -> None:
         """Take the connector of an attempt for lost, unless there is news, or a reason for its silence."""
         pulse = self._sending.pulses.get(call)
         if pulse is None or call.closed or call.answered or pulse.lost:
             return
-        if not (answered and self._bus.connected and call.may_have_left):
+        if not (may_judge and self._bus.connected and call.may_have_left):
             pulse.since = self._timers.now()
         if self._left(call, pulse) > _GRAIN:
             self._look(call)

@@ -388,3 +388,47 @@ async def test_who_gives_up_forgets_the_heartbeats(bench: Bench) -> None:
     attempt.call.close(late=lambda *_: None)
     assert bench.connectors.sending.pulses == {}
     assert isinstance(bench.requests[0], Published)
+
+
+async def test_an_extension_while_an_attempt_is_judged_leaves_it_one_timer(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise one of them would keep the call, and its build, after its end."""
+    async with open_bench(heartbeat=5) as bench:
+        attempt = await bench.send()
+        flush = bench.bus.flush
+
+        async def slow() -> None:
+            await trio.sleep(1)
+            await flush()
+
+        monkeypatch.setattr(bench.bus, "flush", slow)
+        await silence(bench, 5.5)
+        bench.connectors.extend(attempt.call, 10)
+        await silence(bench, 2)
+        heap = bench.connectors.timers._heap
+        looks = [timer for *_, timer in heap if not timer.cancelled and attempt.call in timer.args]
+        assert len(looks) == 2  # that of the attempt, and that of its heartbeats
+
+
+async def test_a_request_that_left_late_has_its_whole_time(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited in our queue, behind others: its connector has only just received it."""
+    async with open_bench(heartbeat=5) as bench:
+        attempt = await bench.send()
+        outgoing = attempt.call.outgoing
+        assert outgoing is not None
+        flush, generation = bench.bus.flush, outgoing.generation
+
+        async def leave() -> None:
+            await trio.sleep(1)
+            outgoing.generation = generation
+            await flush()
+
+        outgoing.generation = 0
+        monkeypatch.setattr(bench.bus, "flush", leave)
+        await silence(bench, 8)
+        assert attempt.ended == []
+        await silence(bench, 5)
+        assert attempt.failed.startswith("connector lost")
