@@ -148,6 +148,8 @@ class Steering:
         attempt is sent without waiting; of one that has failed this is a `retry`.
         """
         plan = self._plan
+        # What has ended by now comes first, in the log as well.
+        self._outcomes.book()
         if plan.phases[vertex] is Phase.ERRORED:
             return await self.retry(vertex, order=order)
         name, in_flight = plan.graph.ids[vertex], plan.phases[vertex] is Phase.RUNNING
@@ -166,7 +168,14 @@ class Steering:
         self._observer.happened("retried", vertex, order)
         if call is not None:
             # In the place of a reply, so that a late success is still taken.
+            resumed = self._runs[vertex].resumed is call
             call.deliver(failure(why, retryable=False))
+            self._connectors.give_up(call, why)
+            # At once: a reply that comes before its task runs would be taken for a second one.
+            self._outcomes.book()
+            if resumed:
+                # Its task has not looked at it, and takes a slot for the next attempt.
+                self._lineup.land(vertex)
         self._start_over(sorted(v for v in {*before, vertex} if plan.phases[v] is Phase.WAITING))
         self._observer.due(vertex)
         for wait in self._runs[vertex].waits:

@@ -16,6 +16,7 @@ from support.fakes import (
     Reply,
     change,
     document,
+    encode,
     ignore,
     open_world,
     started,
@@ -25,6 +26,7 @@ from support.fakes import (
 from support.walks import ORDERS, Run, attempts, attempts_of, fail, retrying, steer, steering_of, tick
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler.bus import Message
 from scheduler.definition.rules import parse_limits
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import Refused, StoreUnavailable
@@ -40,6 +42,7 @@ from scheduler.journal.events import (
     Unpaused,
 )
 from scheduler.plan import Phase
+from scheduler.walk import Observer
 
 
 async def answer_badly(run: Run, name: str) -> None:
@@ -615,3 +618,49 @@ def test_whatever_operators_do_a_walk_ends_once(case: tuple[JSON, list[tuple[flo
     clock = MockClock(autojump_threshold=0)
     began = clock.current_time()
     trio.run(main, clock=clock)
+
+
+# ---- what is given up and sent again
+
+
+async def test_a_success_in_the_moment_of_a_retry_now_counts(autojump_clock: MockClock) -> None:
+    """Also before the task of the component has looked at the end of its attempt: nothing is made twice."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("a"))
+        await run.start(nursery)
+        message, component = world.cloud.requests[0]
+        command = steering_of(run).retry_now(0, reason="")
+        told = run.told.to
+
+        class Answering(Observer):
+            """Connector that answers as soon as the attempt is given up."""
+
+            def due(self, vertex: int) -> None:
+                run.told.to = told
+                body = encode({**component, "_state": "completed"})
+                world.connectors.take(Message(message.reply, body))
+
+        async with trio.open_nursery() as orders:
+            orders.start_soon(lambda: command)
+            run.told.to = Answering()
+        await tick()
+        assert attempts(world, "a") == ["b1/a/1"]
+        assert states(run.done) == {"a": "completed"}
+        run.check_end()
+
+
+async def test_a_resumed_attempt_that_is_given_up_at_once_holds_no_slot(autojump_clock: MockClock) -> None:
+    """Before its task has looked at it; the next attempt takes the slot again."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        value = document([change(f"c{number}", _state="running") for number in range(100)])
+        run = Run(world, value, resumed=True)
+        world.slots.open(run.plan, run.plan.state.rules)
+        nursery.start_soon(run.go)
+        while not run.walk.steerable:
+            await trio.lowlevel.checkpoint()
+        assert run.walk._runs[99].resumed is not None
+        await steering_of(run).retry_now(99, reason="")
+        await wait_all_tasks_blocked()
+        assert attempts(world, "c99") == ["b1/c99/2"]
+        assert world.slots.taken == run.plan.phases.in_flight == 100
+        nursery.cancel_scope.cancel()
