@@ -337,7 +337,7 @@ class Explainer:
         plan, walk = self._plan, self._seen.walk
         left = None if walk is None else walk.gates.left(vertex)
         bound = "" if left is None else f", and fails in {seconds(left)} without it"
-        cure = f"scheduler approve {plan.build.id} {plan.graph.ids[vertex]}, or reject"
+        cure = f"{command('approve', plan.build.id, plan.graph.ids[vertex])}, or reject"
         return Reason(f"it waits for approval{bound}: {cure}", due)
 
     def _document(self, reason: Reason, vertex: Vertex | None = None) -> Document:
