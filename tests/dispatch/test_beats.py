@@ -13,6 +13,7 @@ from support.bench import KEY, Attempt, Bench, open_bench, reply, request
 from support.fake_bus import FakeBus, FakeListener, Published
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler.bus.outbox import Queued
 from scheduler.definition.reply_subjects import beat_subject, interest, owner_of
 from scheduler.dispatch.call import Call, Inherited
 from scheduler.dispatch.pulse import Pulse
@@ -418,7 +419,7 @@ async def test_a_request_that_left_late_has_its_whole_time(
     async with open_bench(heartbeat=5) as bench:
         attempt = await bench.send()
         outgoing = attempt.call.outgoing
-        assert outgoing is not None
+        assert isinstance(outgoing, Queued)
         flush, generation = bench.bus.flush, outgoing.generation
 
         async def leave() -> None:
