@@ -221,6 +221,18 @@ async def test_a_second_reply_to_the_first_request_is_noticed(
     assert (check.result, check.seen) == (Result.WARNING, "2 of them, on its reply subject")
 
 
+async def test_one_that_is_done_in_time_all_the_same_has_not_shown_that_it_stops(
+    run: Run, autojump_clock: MockClock
+) -> None:
+    """Its work ends by chance soon after it was to be stopped."""
+    check = of(await run(Plan({}, {"seconds": 16}), hears_cancels=False), "cancel")
+    assert (check.result, check.seen) == (
+        Result.WARNING,
+        "completed after 1.0s, as if nothing had been said",
+    )
+    assert "--slow-body" in check.cure
+
+
 async def test_one_that_stops_beating_once_it_is_cancelled_has_stopped(
     run: Run, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
