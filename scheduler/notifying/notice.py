@@ -50,6 +50,7 @@ def notice_of(
     total: int,
     instance: str,
     component: str | None = None,
+    asked: int = 1,
     error: str | None = None,
 ) -> Notice:
     """Make a notification.
@@ -67,10 +68,11 @@ def notice_of(
         total: number of components.
         instance: name of the scheduler.
         component: component that it is about, if any.
+        asked: how often a person was asked about it, this time included.
         error: error without secrets, if any.
     """
-    # A gate is told once each; the others once a run, whichever component they name.
-    about = [build, mark, run, kind, component if kind is Kind.GATED else None]
+    # A gate is told each time that it asks; the others once a run, whichever component they name.
+    about = [build, mark, run, kind, *([component, asked] if kind is Kind.GATED else [None])]
     identity = f"msg_{hashlib.sha256(encode(about)).hexdigest()[:32]}"
     body: dict[str, Any] = {"type": kind.value, "id": build}
     if isinstance(name, str) and name:

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 from scheduler.definition.graph import Graph, Vertex
 from scheduler.definition.limits import Limits
-from scheduler.definition.model import UNSENT, Build, State
+from scheduler.definition.model import UNSENT, Action, Build, State
 from scheduler.definition.rules import LimitRule, Policy, read_limits
 from scheduler.journal.events import (
     Cancelled,
@@ -240,8 +240,9 @@ class PlanState:
             self.ledger.keep(vertex, body)
         else:
             phases.move(vertex, Phase.ERRORED)
-            if phase in IN_FLIGHT:
-                # The number is used up: sending the change again in another run is another attempt.
+            if phase in IN_FLIGHT or self._build.changes[vertex].action is Action.APPROVE:
+                # The number is used up: sending the change again in another run is another attempt, and so
+                # is asking a person again.
                 self.attempts.fail(vertex)
             self.outputs.pop(vertex, None)
             self.ledger.keep(vertex, body)

@@ -61,8 +61,10 @@ class Notices:
         self._tell(Kind.FAILING, plan, at, status=status, component=failed_component(plan), error=error)
 
     def gated(self, plan: Plan, at: float, component: str) -> None:
-        """Tell that a component waits for a person."""
-        self._tell(Kind.GATED, plan, at, status=_status_of(plan), component=component, error=None)
+        """Tell that a component waits for a person; again after a retry, as that asks again."""
+        asked = plan.attempt(plan.graph.index[component])
+        status = _status_of(plan)
+        self._tell(Kind.GATED, plan, at, status=status, component=component, error=None, asked=asked)
 
     def finished(self, plan: Plan, at: float) -> None:
         """Tell that the report of a build is out."""
@@ -72,7 +74,15 @@ class Notices:
         self._tell(Kind.FINISHED, plan, at, status=status, component=component, error=state.cause)
 
     def _tell(
-        self, kind: Kind, plan: Plan, at: float, *, status: str, component: str | None, error: str | None
+        self,
+        kind: Kind,
+        plan: Plan,
+        at: float,
+        *,
+        status: str,
+        component: str | None,
+        error: str | None,
+        asked: int = 1,
     ) -> None:
         destinations = self._destinations(plan)
         if not destinations:
@@ -91,6 +101,7 @@ class Notices:
             total=len(plan.phases),
             instance=self._instance,
             component=component,
+            asked=asked,
             error=None if error is None else plan.texts.masked(error, _ERROR_SHOWN),
         )
         self._send(notice, destinations)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import structlog
 import trio
+from support.asking import ask
 from support.durable import LOGS, Fate, Plant
 from support.fake_bus import FakeBus
-from support.fakes import JSON, Reply, document, encode, ignore, open_service, prepare, succeed
+from support.fakes import JSON, Reply, change, document, encode, ignore, open_service, prepare, succeed
 from support.receivers import SECRET, FakePoster
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -267,6 +268,23 @@ async def test_a_run_of_its_own_is_told_on_its_own(autojump_clock: MockClock) ->
         ("build.failing", 1), ("build.finished", 1), ("build.failing", 2), ("build.finished", 2)
     ]  # fmt: skip
     assert len({post.headers["webhook-id"] for _, post in poster.posts}) == 4
+
+
+async def test_a_gate_that_asks_again_in_the_same_run_is_told_again(autojump_clock: MockClock) -> None:
+    """A receiver that drops repetitions would keep it from people otherwise; a restart asks nothing new."""
+    plant = Plant(ignore, **SIGNED)
+    plant.poster = poster = FakePoster()
+    async with plant.run() as process:
+        await process.submit(document(["a", change("g", action="approve")]))
+        await trio.sleep(2)
+        await ask(process, "reject", component="g")
+        await ask(process, "retry", component="g")
+        await trio.sleep(2)
+    async with plant.run():
+        await trio.sleep(2)
+    asked = [post.headers["webhook-id"] for _, post in poster.posts if b"build.gated" in post.body]
+    assert asked[0] != asked[1] == asked[2]
+    assert {body["run"] for body in poster.bodies()} == {1}
 
 
 # ---- what is said, and to whom
