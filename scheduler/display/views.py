@@ -3,6 +3,7 @@
 The cost of an update depends on what changed, never on the size of the build.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,7 +118,8 @@ def _details(item: News) -> str:
 
 def _of_the_build(item: News, build: str) -> str:
     if item.state == GATED:
-        return f"{item.error} waits for approval: scheduler approve {build} {item.error}"
+        cure = shlex.join(["scheduler", "approve", build, item.error])
+        return f"{item.error} waits for approval: {cure}"
     order = None if item.event is None else read_event(item.event, 0.0)
     by = f" by {order.who}" if order is not None and order.by else ""
     return f"{item.state}{by}: {item.error}" if item.error else item.state + by

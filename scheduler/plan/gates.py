@@ -6,6 +6,7 @@ so it is not in flight: after a failure elsewhere it ends like everything else t
 Each function that decides applies its event to the plan at once, and returns it to be persisted.
 """
 
+import shlex
 from datetime import UTC, datetime
 from typing import Final
 
@@ -122,7 +123,8 @@ def _check(plan: Plan, vertex: Vertex) -> None:
         raise Refused("conflict", f"{name} is approved already" + (f", by {by}" if by else ""))
     if phase is Phase.ERRORED:
         error = plan.texts.masked(plan.error(vertex) or "", _LONGEST_ERROR)
-        raise Refused("conflict", f"{name} has failed ({error}): scheduler retry {build} {name} asks again")
+        cure = shlex.join(["scheduler", "retry", build, name])
+        raise Refused("conflict", f"{name} has failed ({error}): {cure} asks again")
     if plan.state.draining:
         raise Refused("conflict", f"nothing new begins any more: {plan.texts.cause}")
     if plan.state.stopped:

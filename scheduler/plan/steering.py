@@ -4,6 +4,7 @@ Each function decides: it applies its events to the plan's state at once, and re
 persisted, in this order. If it raises, nothing was changed.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,7 +164,7 @@ def supply(plan: Plan, vertex: Vertex, output: Mapping[str, Any]) -> list[Event]
     if vertex in plan.gates:
         # Who may skip components is not thereby who may approve.
         again = "retry it, and then " if phase is Phase.ERRORED else ""
-        cure = f"{again}approve it: scheduler approve {plan.build.id} {name}"
+        cure = f"{again}approve it: {shlex.join(['scheduler', 'approve', plan.build.id, name])}"
         raise Refused("conflict", f"{name} is a gate, and not to be skipped; {cure}")
     if change.action is Action.FIND:
         # Checked as it will be merged: an operator is refused what a connector would be refused.

@@ -59,6 +59,18 @@ async def test_why_says_who_has_to_do_what() -> None:
         assert reason["text"] == f"it waits for {GATE} (gated)"
 
 
+async def test_a_proposed_command_is_safe_to_paste() -> None:
+    """Whoever submits a build chooses ids, and whoever approves copies them into a shell."""
+    name = "g $(rm -r ~)"
+    async with running(document([change(name, action="approve")])) as site:
+        await wait_all_tasks_blocked()
+        [reason] = (await ask(site, "why", component=name))["reasons"]
+        assert reason["text"].endswith(f"scheduler approve b1 '{name}', or reject")
+        _, text = await refused(site, "skip", component=name)
+        assert text.endswith(f"scheduler approve b1 '{name}'")
+        await ask(site, "reject", component=name)
+
+
 async def test_a_decision_stands_in_the_history() -> None:
     """With the name, the time and the reason of who decided."""
     async with running(gated()) as site:
