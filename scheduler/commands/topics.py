@@ -113,12 +113,12 @@ def _show(document: str) -> None:
     if not sys.stdout.isatty():
         sys.stdout.write(document)
         return
-    from rich.markdown import Markdown  # noqa: PLC0415 - a pipe gets the document as it is
-
+    # A pipe gets the document as it is.
     from scheduler.display import Output  # noqa: PLC0415
+    from scheduler.display.markdown import Document  # noqa: PLC0415
 
     console = Output()
-    rendered = Markdown(for_terminal(document), code_theme="ansi_dark", hyperlinks=False)
+    rendered = Document(for_terminal(document))
     lines = console.render_lines(rendered, pad=False)
     if len(lines) < console.height:
         console.print(rendered)

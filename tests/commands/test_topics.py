@@ -120,6 +120,15 @@ def test_a_terminal_gets_it_rendered_to_its_width(monkeypatch: pytest.MonkeyPatc
     assert all(cell_len(line) <= 60 for line in Text.from_ansi(text).plain.splitlines())
 
 
+def test_code_in_a_terminal_can_be_copied(documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins in the first column: Python takes no module that is indented."""
+    (documents / "code.md").write_text("# Code\n\n```python\nif 1:\n    x = 2\n```\n")
+    terminal = at_terminal(monkeypatch)
+    assert cli.main(["help", "code"]) == 0
+    lines = [line.rstrip() for line in Text.from_ansi(terminal.getvalue()).plain.splitlines()]
+    assert [line for line in lines if line][1:] == ["if 1:", "    x = 2"]
+
+
 def test_what_does_not_fit_goes_through_a_pager(
     documents: Path, monkeypatch: pytest.MonkeyPatch, paged: list[str]
 ) -> None:
