@@ -14,7 +14,8 @@ from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, Broker
 from scheduler.commands.parameters import OPTIONS
 from scheduler.commands.saying import complain
 from scheduler.commands.sources import read_values
-from scheduler.contract.checks import Checks, Plan
+from scheduler.contract.checks import Checks
+from scheduler.contract.plan import Plan
 from scheduler.contract.probe import open_probe
 from scheduler.contract.request import Requests, Target
 from scheduler.definition.limits import DEFAULT_LIMITS

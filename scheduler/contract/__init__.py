@@ -1,7 +1,7 @@
 """Contract test of connectors by `scheduler check-connector`, in whatever language they are written.
 
-`request` says what is asked, `reading` judges what is answered, `probe` sends and listens, and `checks` asks
-in an order in which one finding explains the next. Only `output` prints.
+`plan` and `request` say what is asked, `reading` judges what is answered, `probe` sends and listens, and
+`checks` asks in an order in which one finding explains the next. Only `output` prints.
 """
 
 from enum import StrEnum

@@ -6,12 +6,12 @@ check has a component of its own, so that none is answered from the memory of an
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import trio
-from attrs import frozen
 
 from scheduler.contract import Verdict
+from scheduler.contract.plan import Plan
 from scheduler.contract.probe import Exchange, Heard, Probe
 from scheduler.contract.reading import (
     SCHEMA,
@@ -44,8 +44,6 @@ _MESSAGES: Final[Mapping[str, bytes]] = {
     "no object": b"[1, 2]",
     "an empty body": b"",
 }
-_ALONE: Final = 4
-"""Requests that are sent one by one: the first, twice again, and the one that is watched."""
 _REASON: Final = "scheduler check-connector gives it up"
 
 
@@ -54,26 +52,13 @@ def _shown(value: float) -> str:
     return seconds(value) if value >= 1 else write_duration(round(value, 3))
 
 
-@frozen
-class Plan:
-    """Plan of a check: what is asked, and for how long answers are awaited."""
+class _Ended(Exception):
+    """The connector has ended amid the check."""
 
-    fields: Mapping[str, Any]
-    slow: Mapping[str, Any] | None = None
-    """Fields of a component that takes long; None: what needs such a one is skipped."""
-    timeout: float = 60.0
-    """Seconds that an answer may take."""
-    within: float = 5.0
-    """Seconds between two heartbeats."""
-    together: int = 8
-    """Requests that are sent at once; 0: none."""
-    hostile: bool = False
-    """Whether to send what cannot be read."""
 
-    @property
-    def most(self) -> int:
-        """Number of requests that a connector may carry out."""
-        return _ALONE + self.together
+def _check_heard(exchange: Exchange) -> None:
+    if exchange.unheard and not exchange.replies:
+        raise _Ended
 
 
 class Checks:
@@ -107,11 +92,29 @@ class Checks:
         # Whatever comes twice has come by now.
         await trio.sleep(_SETTLED)
         reply = self._judge_form(exchange, heard)
-        await self._ask_twice(exchange, reply)
-        await self._watch()
-        await self._ask_together(took)
-        await self._send_nonsense()
+        try:
+            await self._ask_twice(exchange, reply)
+            await self._watch()
+            await self._ask_together(took)
+            await self._send_nonsense()
+        except _Ended:
+            # What is left would say that it does not answer, in other words each.
+            self.verdict.failed(
+                "answer",
+                f"nobody subscribes to {self.verdict.subject} any more",
+                "see why the connector has ended, or has lost its connection, and start it again",
+            )
         return self.verdict
+
+    async def _answer(self, exchange: Exchange, within: float | None = None) -> Heard | None:
+        """Return the first reply, if one comes in time.
+
+        Raises:
+            _Ended: nobody has the request.
+        """
+        heard = await exchange.answer(self._plan.timeout if within is None else within)
+        _check_heard(exchange)
+        return heard
 
     def _unanswered(self, exchange: Exchange) -> None:
         subject = self.verdict.subject
@@ -169,14 +172,14 @@ class Checks:
         self._compare(
             "same attempt",
             reply,
-            await exchange.answer(self._plan.timeout),
+            await self._answer(exchange),
             "remember attempts (Nats-Msg-Id) and send the reply again: it may have been lost",
         )
         again = self._probe.ask(self._requests.next(exchange.request))
         self._compare(
             "same key",
             reply,
-            await again.answer(self._plan.timeout),
+            await self._answer(again),
             "look up what exists by the key (Scheduler-Component-Key), or pass it to the cloud as its token",
         )
 
@@ -203,6 +206,7 @@ class Checks:
         exchange = self._probe.ask(self._requests.first("slow", fields, plan.within))
         last = exchange.sent + (plan.timeout if plan.slow is None else _WATCHED * plan.within)
         answered = await exchange.until(lambda: bool(exchange.replies) or exchange.unheard, last)
+        _check_heard(exchange)
         until = exchange.replies[0].at if exchange.replies else trio.current_time()
         self._judge_beats(exchange, until)
         if plan.slow is None:
@@ -294,7 +298,7 @@ class Checks:
             for index in range(1, number + 1)
         ]
         began = trio.current_time()
-        heard = [await exchange.answer(self._plan.timeout) for exchange in asked]
+        heard = [await self._answer(exchange) for exchange in asked]
         answered = [reply.at for reply in heard if reply is not None]
         cure = "work on requests beside each other, up to a bound, and read all the time"
         if len(answered) < number:
@@ -315,7 +319,7 @@ class Checks:
         silent, done = [], []
         limit = min(self._plan.timeout, _HOSTILE)
         for index, (name, body) in enumerate(_MESSAGES.items()):
-            heard = await self._probe.ask(self._requests.first(f"bad-{index}", body)).answer(limit)
+            heard = await self._answer(self._probe.ask(self._requests.first(f"bad-{index}", body)), limit)
             if heard is None:
                 silent.append(name)
             else:

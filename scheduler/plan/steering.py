@@ -114,6 +114,8 @@ def retry_now(plan: Plan, vertex: Vertex, why: str) -> list[Event]:
         return retry(plan, vertex)
     if phase is Phase.STARTING:
         raise Refused("conflict", f"{name} is just about to be sent")
+    if vertex in plan.gates:
+        raise Refused("conflict", f"{name} is a gate: nothing of it is sent that could be sent again")
     if phase not in {Phase.RUNNING, Phase.RETRYING}:
         cure = "only what is in flight, waits for its next attempt or has failed can be sent again now"
         raise Refused("conflict", f"{name} is {phase.value}: {cure}")

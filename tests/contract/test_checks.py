@@ -14,7 +14,8 @@ from trio.testing import MockClock
 
 from scheduler.bus import Message
 from scheduler.contract import Check, Result, Verdict
-from scheduler.contract.checks import Checks, Plan
+from scheduler.contract.checks import Checks
+from scheduler.contract.plan import Plan
 from scheduler.contract.probe import open_probe
 from scheduler.contract.request import Requests, Target
 from scheduler.errors import NotPermitted
@@ -266,6 +267,26 @@ async def test_a_slow_component_that_is_quick_cannot_be_cancelled(
     """What was seen of it is said."""
     check = of(await run(Plan({}, {"seconds": 6})), "cancel")
     assert (check.result, check.seen) == (Result.SKIPPED, "not tested: answered after 6.0s")
+
+
+async def test_a_connector_that_ends_amid_the_check_is_told_once(
+    run: Run, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """Nothing that was not tested is called so, or failed, for another reason."""
+    lost = fake_bus.dispatch
+
+    def until_the_slow_one(message: Any, to: str = "") -> bool:
+        if message.subject == SUBJECT and b'"vpc::slow"' in message.data:
+            fake_bus.deliver(message.reply, b"", headers={"Status": "503"})
+            return True
+        return lost(message, to)
+
+    fake_bus.dispatch = until_the_slow_one  # type: ignore[method-assign]
+    verdict = await run()
+    last = verdict.checks[-1]
+    assert (last.name, last.result) == ("answer", Result.FAILED)
+    assert last.seen == f"nobody subscribes to {SUBJECT} any more"
+    assert {check.name for check in verdict.checks}.isdisjoint({"heartbeats", "cancel", "together"})
 
 
 async def test_a_subscription_that_is_refused_is_told(fake_bus: FakeBus, autojump_clock: MockClock) -> None:

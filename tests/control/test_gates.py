@@ -59,6 +59,15 @@ async def test_why_says_who_has_to_do_what() -> None:
         assert reason["text"] == f"it waits for {GATE} (gated)"
 
 
+async def test_a_gate_that_waits_is_not_sent_again_now() -> None:
+    """The refusal calls it what it is."""
+    async with running(gated()) as site:
+        await reached(site)
+        code, text = await refused(site, "retry", component=GATE, now=True)
+        assert code == "conflict"
+        assert text == f"{GATE} is a gate: nothing of it is sent that could be sent again"
+
+
 async def test_a_proposed_command_is_safe_to_paste() -> None:
     """Whoever submits a build chooses ids, and whoever approves copies them into a shell."""
     name = "g $(rm -r ~)"
