@@ -20,7 +20,7 @@ from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.parts import Parts
 from scheduler.control.subscribers import Subscribers
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.notifying import Notifier
@@ -81,7 +81,7 @@ class Service:
         presence: answers PING in the loop's place, where it can.
         asked: connection for operators' questions and the answers; ``bus`` where it is None.
         submitted: connection on which builds come in; ``bus`` where it is None.
-        shared: connection for shared subjects, as in `Connectors`.
+        shared: connection for shared subjects, as in `ConnectorClient`.
         collects: whether this service runs the garbage collector, which serves the whole process.
         executor: does long work beside the loop.
         stopping: request to stop, other than by `stop`.
@@ -114,7 +114,7 @@ class Service:
         self._executor = executor or ThreadExecutor()
         self.persistence = persistence_of(store, bus, settings)
         self.roster = self.persistence.roster
-        self.connectors = Connectors(
+        self.connectors = ConnectorClient(
             bus,
             Timers(bus, lambda: store.available, self.roster.note_outage),
             timeouts=settings.timeout_for,
@@ -304,7 +304,7 @@ def persistence_of(store: Store, bus: Bus, settings: Settings) -> Persistence:
     return Persistence(store, Publisher(bus, kept), settings.max_builds, kept)
 
 
-def load_of(roster: Roster, connectors: Connectors, waiting: Callable[[], int] = lambda: 0) -> Load:
+def load_of(roster: Roster, connectors: ConnectorClient, waiting: Callable[[], int] = lambda: 0) -> Load:
     """Return the load of a service, by which garbage is collected.
 
     Args:

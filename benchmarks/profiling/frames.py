@@ -70,7 +70,7 @@ ROWS: Final[Mapping[str, str]] = {
     "scheduler.dispatch": REPLIES,
     "scheduler.dispatch.call": SEND,
     "scheduler.dispatch.channels": SEND,
-    "scheduler.dispatch.connectors": SEND,
+    "scheduler.dispatch.client": SEND,
     "scheduler.dispatch.senders": SEND,
     "scheduler.dispatch.sending": SEND,
     "scheduler.dispatch.slots": SLOTS,

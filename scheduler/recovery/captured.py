@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from scheduler.bus import Message
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import StreamNotFound
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.reading import Delivered, StreamFollower, read
@@ -39,7 +39,7 @@ class CapturedReplies:
     def __init__(
         self,
         store: JetStreamStore,
-        connectors: Connectors,
+        connectors: ConnectorClient,
         live: Mapping[str, str],
         retired: Mapping[str, str],
     ) -> None:
@@ -134,7 +134,7 @@ class CapturedReplies:
         return await self._store.streams.ask(stream, ask)
 
 
-async def find_captured(store: JetStreamStore, connectors: Connectors) -> CapturedReplies:
+async def find_captured(store: JetStreamStore, connectors: ConnectorClient) -> CapturedReplies:
     """Find the streams of replies, however long that takes, and note where they end."""
     live, retired = await store.streams.ask(REPLIES, lambda: reply_streams(store.js, store.layout))
     store.replies = {**live, **retired}

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from scheduler.bus import Bus
 from scheduler.definition.tokens import encode_token
-from scheduler.dispatch.connectors import Capture
+from scheduler.dispatch.client import Capture
 from scheduler.recovery.captured import find_captured
 from scheduler.recovery.experience import Experience
 from scheduler.recovery.expired import ExpiredCalls

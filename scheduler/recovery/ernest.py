@@ -13,7 +13,7 @@ import trio
 from scheduler.definition.model import BUILD_ACTIONS, State
 from scheduler.definition.strictjson import encode
 from scheduler.definition.validation import Prepared
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import InvalidBuild, StoreError
 from scheduler.recovery.strays import Strays
 from scheduler.runtime.executor import Executor
@@ -51,7 +51,7 @@ class TakeUp:
         strays: Strays,
         *,
         supervisor: Supervisor,
-        connectors: Connectors,
+        connectors: ConnectorClient,
         read: Reader,
         executor: Executor,
     ) -> None:

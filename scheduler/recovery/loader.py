@@ -12,7 +12,7 @@ from attrs import define, evolve, field
 
 from scheduler.definition.reply_subjects import draw_key, is_secret
 from scheduler.definition.tokens import decode_token, encode_token
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import (
     BusError,
     Fenced,
@@ -88,7 +88,7 @@ class Loader:
         roster: Roster,
         supervisor: Supervisor,
         runner: Runner,
-        connectors: Connectors,
+        connectors: ConnectorClient,
         recorder: Recorder,
         replayer: Replayer,
     ) -> None:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import structlog
 from attrs import frozen
 
-from scheduler.dispatch.connectors import Capture, Connectors
+from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
 from scheduler.jetstream.objects import Objects
 from scheduler.recovery.orphans import Orphans
@@ -39,7 +39,7 @@ class BuildParts:
     planner: Planner
     runner: Runner
     supervisor: Supervisor
-    connectors: Connectors
+    connectors: ConnectorClient
     reader: BuildReader
     peers: Peers
     executor: Executor

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Message
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import BusError, UnreadableLog
 from scheduler.journal.records import Status
 from scheduler.recovery.captured import CapturedReplies
@@ -60,7 +60,7 @@ class Restart:
         captured: CapturedReplies,
         *,
         roster: Roster,
-        connectors: Connectors,
+        connectors: ConnectorClient,
         orphans: Orphans,
         expired: ExpiredCalls,
         live: Callable[[], Awaitable[frozenset[str]]],

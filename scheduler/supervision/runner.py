@@ -10,7 +10,7 @@ import trio
 from attrs import evolve
 
 from scheduler.definition.model import Resend
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import Fenced, StoreError
 from scheduler.journal.timings import Timings
@@ -52,7 +52,7 @@ class Runner:
         roster: Roster,
         store: Store,
         *,
-        connectors: Connectors,
+        connectors: ConnectorClient,
         slots: Slots,
         feed: Feed,
         reporter: Reporter,

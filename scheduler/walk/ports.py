@@ -50,7 +50,7 @@ class Observer:
 
 
 class Sender(Protocol):
-    """Port for requests and their replies; implemented by `dispatch.connectors.Connectors`."""
+    """Port for requests and their replies; implemented by `dispatch.client.ConnectorClient`."""
 
     @property
     def timers(self) -> Timers:

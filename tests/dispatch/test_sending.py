@@ -19,7 +19,7 @@ from scheduler.bus import Message
 from scheduler.config import Settings
 from scheduler.dispatch import fairness
 from scheduler.dispatch.call import Call, Signal
-from scheduler.dispatch.connectors import Capture, Connectors
+from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.sending import FIRST_PAUSE
 from scheduler.jetstream.capturing import StreamLayout
 from scheduler.plan.outcome import Outcome, failure
@@ -107,7 +107,7 @@ async def test_a_connector_that_comes_up_in_time_gets_the_request_once(autojump_
 
 
 async def test_after_a_reconnect_the_time_to_find_a_connector_begins_again(autojump_clock: MockClock) -> None:
-    """Connectors come back after a restart of the broker as we do: they get the whole time again."""
+    """ConnectorClient come back after a restart of the broker as we do: they get the whole time again."""
     async with open_bench(listening=False) as bench:
         attempt = await bench.send()
         await trio.sleep(8)
@@ -181,7 +181,7 @@ async def test_timeouts_go_by_subject_pattern(fake_bus: FakeBus) -> None:
     settings = Settings(
         timeouts=(("vpc.create.aws", 5.0), ("vpc.*.*", 6.0), ("*.create.*", 7.0)), attempt_timeout=8.0
     )
-    connectors = Connectors(fake_bus, World(bus=fake_bus).timers, timeouts=settings.timeout_for)
+    connectors = ConnectorClient(fake_bus, World(bus=fake_bus).timers, timeouts=settings.timeout_for)
     seconds = [
         connectors.seconds(request(kind=kind, action=action, provider=provider))
         for kind, action, provider in (

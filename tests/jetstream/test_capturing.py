@@ -22,7 +22,7 @@ from scheduler.bus.subjects import matches
 from scheduler.config import Settings, parse_providers
 from scheduler.definition.subjects import REPLY_SUBJECTS, overlap
 from scheduler.dispatch.call import MAYBE_MISSED
-from scheduler.dispatch.connectors import Capture
+from scheduler.dispatch.client import Capture
 from scheduler.errors import InvalidSettings, NotPermitted, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.capturing import REPLIES, StreamLayout, captures, narrowed, replies_of

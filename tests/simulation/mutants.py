@@ -27,7 +27,7 @@ from scheduler.definition.template import Rendered, Scope, Template, Work
 from scheduler.definition.validation import Prepared, read_build
 from scheduler.dispatch.beats import Beats
 from scheduler.dispatch.call import Call
-from scheduler.dispatch.connectors import Connectors
+from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.returned import Returned
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
@@ -228,10 +228,10 @@ def _dependents_that_do_not_wait() -> list[Patch]:
 def _replies_not_followed() -> list[Patch]:
     """Captured replies are not read."""
 
-    def ignore(connectors: Connectors, _: object, place: Position, provider: str = "") -> None:
+    def ignore(connectors: ConnectorClient, _: object, place: Position, provider: str = "") -> None:
         connectors.positions.see(place, provider)
 
-    return [(Connectors, "on_captured", ignore)]
+    return [(ConnectorClient, "on_captured", ignore)]
 
 
 def _position_too_far() -> list[Patch]:
@@ -627,12 +627,12 @@ def _sent_again_whatever_is_named() -> list[Patch]:
 
 def _no_second_listener() -> list[Patch]:
     """Replies come in on one connection."""
-    init = Connectors.__init__
+    init = ConnectorClient.__init__
 
-    def deaf(connectors: Connectors, *args: Any, **options: Any) -> None:
+    def deaf(connectors: ConnectorClient, *args: Any, **options: Any) -> None:
         init(connectors, *args, **{**options, "listener": None})
 
-    return [(Connectors, "__init__", deaf)]
+    return [(ConnectorClient, "__init__", deaf)]
 
 
 def _pauses_by_the_clock_of_the_next_process() -> list[Patch]:

@@ -45,7 +45,7 @@ def sent(name: str) -> Sent:
 
 @define
 class Departing:
-    """A request on its way out, as a call of `dispatch.connectors.Connectors` is."""
+    """A request on its way out, as a call of `dispatch.client.ConnectorClient` is."""
 
     outgoing: Outgoing | None
     unheard: bool = False

@@ -19,7 +19,7 @@ from scheduler.definition.model import State
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.definition.validation import Prepared, read_build
 from scheduler.dispatch.call import Call
-from scheduler.dispatch.connectors import Capture, Connectors
+from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
@@ -250,7 +250,7 @@ def ignore(_component: JSON) -> Sequence[Reply]:
 
 @define(eq=False)
 class Cloud:
-    """Connectors for everything: they answer each request as the script says."""
+    """ConnectorClient for everything: they answer each request as the script says."""
 
     bus: FakeBus
     script: Script
@@ -358,7 +358,7 @@ class World:
         self.slots = slots or Slots()
         self.timers = Timers(self.bus)
         self.executor = FakeExecutor()
-        self.connectors = Connectors(
+        self.connectors = ConnectorClient(
             self.bus,
             self.timers,
             timeouts=lambda _: timeout,

@@ -58,7 +58,7 @@ class Capture:
     be there and not have reached us yet."""
 
 
-class Connectors:
+class ConnectorClient:
     """Everything in flight, over all builds of this process.
 
     Args:
