@@ -411,8 +411,9 @@ def test_service_discovery_shows_what_can_be_asked(desk: Desk) -> None:
     """Each endpoint is there, with the schemas of what it takes and gives."""
     (info,) = desk.submitter.client.request_many("$SRV.INFO.scheduler", 1)
     found = {one["subject"]: one["metadata"] for one in info["endpoints"] if ".build." in one["subject"]}
-    verbs = "list get why plan report unmasked history cancel pause resume retry skip extend limit"
-    assert set(found) == {f"scheduler.build.{verb}" for verb in verbs.split()}
+    questions = "list get why plan report unmasked history"
+    commands = "cancel pause resume retry skip approve reject extend limit"
+    assert set(found) == {f"scheduler.build.{verb}" for verb in f"{questions} {commands}".split()}
     for metadata in found.values():
         assert json.loads(metadata["request_schema"])["type"] == "object"
         assert json.loads(metadata["response_schema"])["type"] == "object"
