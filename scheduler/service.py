@@ -118,7 +118,7 @@ class Service:
             bus,
             Timers(bus, lambda: store.available, self.roster.note_outage),
             timeouts=settings.timeout_for,
-            heartbeats=settings.heartbeat_for,
+            heartbeats=settings.heartbeat_for if settings.heartbeats else None,
             start_timeout=settings.start_timeout,
             limits=settings.limits,
             listener=listener,

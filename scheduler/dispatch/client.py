@@ -66,7 +66,7 @@ class ConnectorClient:
         timers: deadlines; `Timers.run` has to be running.
         timeouts: seconds that an attempt may take, by request subject; a component's own ``_timeout`` wins.
         heartbeats: seconds within which a connector has to beat again, by request subject; a component's own
-            ``_heartbeat`` wins.
+            ``_heartbeat`` wins; None: no subject asks for that.
         start_timeout: seconds for which a request that nobody listens to is tried again.
         limits: bounds on the JSON of replies.
         listener: second connection that replies come in on, too.
@@ -88,7 +88,7 @@ class ConnectorClient:
         timers: Timers,
         *,
         timeouts: Timeouts = lambda _: 3_600.0,
-        heartbeats: Heartbeats = lambda _: None,
+        heartbeats: Heartbeats | None = None,
         start_timeout: float = 10.0,
         limits: Limits = DEFAULT_LIMITS,
         listener: Listener | None = None,

@@ -69,7 +69,7 @@ class Sending:
         gaps: Gaps,
         dropped: DroppedReplies,
         timeouts: Timeouts,
-        heartbeats: Heartbeats,
+        heartbeats: Heartbeats | None,
         start_timeout: float,
         cancelling: Cancelling,
         forget: Callable[[Call], None],
@@ -88,7 +88,7 @@ class Sending:
         self._dropped = dropped
         # The rules behind it are patterns, and subjects are few.
         self._timeouts = lru_cache(maxsize=_SUBJECTS)(timeouts)
-        self._heartbeats = lru_cache(maxsize=_SUBJECTS)(heartbeats)
+        self._heartbeats = None if heartbeats is None else lru_cache(maxsize=_SUBJECTS)(heartbeats)
         self._cancelling = cancelling
         self._start_timeout = start_timeout
         self._forget = forget
@@ -197,7 +197,10 @@ class Sending:
 
     def heartbeat(self, request: Request) -> float | None:
         """Return the seconds within which its connector has to beat again; None where it need not."""
-        return None if self.deaf else request.heartbeat or self._heartbeats(request.subject)
+        if self.deaf or (request.heartbeat is None and self._heartbeats is None):
+            # Nearly all requests.
+            return None
+        return request.heartbeat or (self._heartbeats and self._heartbeats(request.subject))
 
     def arm(self, call: Call, seconds: float | None = None) -> None:
         """Start the clock of an attempt: all of its time, or ``seconds``."""
