@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -59,19 +60,16 @@ def read_attempt(message: Message) -> Attempt:
     may send requests must not publish with the rights of the connector.
     """
     headers = message.headers or {}
-    reply = message.reply
+    reply, heartbeat = message.reply, headers.get(HEARTBEAT, "")
     if not (_REPLY.fullmatch(reply) or may_be_answered(reply)):
         reply = ""
-    heartbeat = headers.get(HEARTBEAT, "")
-    return Attempt(
-        message.subject,
-        message.data,
-        reply,
-        id=unquote(headers.get(ATTEMPT, "")),
-        key=unquote(headers.get(KEY, "")),
-        heartbeat=heartbeat if _BEAT.fullmatch(heartbeat) else "",
-        within=_seconds(headers.get(WITHIN, "")),
-    )
+    if not _BEAT.fullmatch(heartbeat):
+        heartbeat = ""
+    id_, key = unquote(headers.get(ATTEMPT, "")), unquote(headers.get(KEY, ""))
+    attempt = Attempt(message.subject, message.data, reply, id_, key, heartbeat)
+    if WITHIN in headers:
+        attempt.within = _seconds(headers[WITHIN])
+    return attempt
 
 
 def _seconds(text: str) -> float:
@@ -99,6 +97,13 @@ def read_fields(data: bytes) -> dict[str, Any]:
 
 def ids_of(fields: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
     """Return the ids of a component; those that are missing, as far as the subject tells them."""
-    type_, action, provider = attempt.subject.split(".")
-    known = {"_component": type_, "_action": action, "_provider": provider}
+    known = _known(attempt.subject)
     return {name: fields.get(name, known.get(name)) for name in IDS if name in fields or name in known}
+
+
+# A connector's subjects are those of its handlers.
+@lru_cache(maxsize=1_024)
+def _known(subject: str) -> Mapping[str, str]:
+    """Return the ids that a subject tells."""
+    type_, action, provider = subject.split(".")
+    return {"_component": type_, "_action": action, "_provider": provider}

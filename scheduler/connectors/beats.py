@@ -1,10 +1,12 @@
 """Heartbeats: signs of life for each attempt, and how far it is.
 
 A *schedule* decides by a clock that it is given; one task sends what is due, for all attempts. What a handler
-says of its progress goes out at once, but at most five times a second, the latest never being left out.
+says of its progress goes out at once, but at most five times a second, the latest never being left out. The
+first beat waits a moment: a call that has ended by then sends none, which spares all the way a message.
 """
 
 import heapq
+import math
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
@@ -22,6 +24,8 @@ PERIOD: Final = 10.0
 """Seconds between two beats, where the scheduler does not want more."""
 _SHARE: Final = 3.0
 """Number of beats in the time within which the scheduler wants one."""
+FIRST: Final = 0.1
+"""Seconds after which a work that has begun says so."""
 _SHORTEST: Final = 0.2
 """Seconds between two beats of an attempt, however often its handler speaks."""
 _LONGEST_MESSAGE: Final = 1024
@@ -55,16 +59,19 @@ class BeatSchedule:
     def __len__(self) -> int:
         return len(self._pulses)
 
-    def add(self, attempt: Attempt, now: float) -> None:
-        """Begin beats for an attempt, if it wants any."""
+    def add(self, attempt: Attempt, now: float, *, begins: bool = False) -> None:
+        """Begin beats for an attempt, if it wants any; soon, where the work on it begins as well."""
         if attempt.heartbeat:
             period = min(self.period, attempt.within / _SHARE)
-            pulse = self._pulses[attempt] = _Pulse(attempt, period, now + period)
+            due = now + (min(period, FIRST) if begins else period)
+            pulse = self._pulses[attempt] = _Pulse(attempt, period, due)
             self._push(pulse)
 
     def begin(self, attempt: Attempt, now: float) -> None:
-        """Beat at once, as the work on an attempt begins."""
-        self.say(attempt, None, "", now)
+        """Beat soon, as the work on an attempt begins."""
+        pulse = self._pulses.get(attempt)
+        if pulse is not None:
+            self._hurry(pulse, now + FIRST)
 
     def say(self, attempt: Attempt, share: float | None, message: str, now: float) -> None:
         """Note how far an attempt is, and beat as soon as may be."""
@@ -73,7 +80,10 @@ class BeatSchedule:
             return
         pulse.share = pulse.share if share is None else share
         pulse.message = _cut(message) if message else pulse.message
-        due = max(now, pulse.sent + _SHORTEST)
+        self._hurry(pulse, now)
+
+    def _hurry(self, pulse: _Pulse, due: float) -> None:
+        due = max(due, pulse.sent + _SHORTEST)
         if due < pulse.due:
             pulse.due = due
             self._push(pulse)
@@ -121,22 +131,24 @@ class Beats:
         self._bus = bus
         self._instance = instance
         self._news = trio.Event()
+        self._sleeps_until = -math.inf
+        """Time at which the task wakes, on Trio's clock."""
         self._log = RateLimitedLog()
 
-    def add(self, attempt: Attempt) -> None:
-        """Begin beats for an attempt."""
-        self.schedule.add(attempt, trio.current_time())
-        self._news.set()
+    def add(self, attempt: Attempt, *, begins: bool = False) -> None:
+        """Begin beats for an attempt; soon, where the work on it begins as well."""
+        self.schedule.add(attempt, trio.current_time(), begins=begins)
+        self._wake()
 
     def begin(self, attempt: Attempt) -> None:
-        """Beat at once."""
+        """Beat soon."""
         self.schedule.begin(attempt, trio.current_time())
-        self._news.set()
+        self._wake()
 
     def say(self, attempt: Attempt, share: float | None, message: str) -> None:
         """Pass on what a handler said."""
         self.schedule.say(attempt, share, message, trio.current_time())
-        self._news.set()
+        self._wake()
 
     def remove(self, attempt: Attempt) -> None:
         """End the beats of an attempt."""
@@ -146,18 +158,23 @@ class Beats:
         """Send what is due, until cancelled."""
         while True:
             next_at = self.schedule.next_at()
-            if next_at is None:
-                await self._news.wait()
-            else:
-                with trio.move_on_at(next_at):
-                    await self._news.wait()
             self._news = trio.Event()
+            self._sleeps_until = math.inf if next_at is None else next_at
+            with trio.move_on_at(self._sleeps_until):
+                await self._news.wait()
+            self._sleeps_until = -math.inf
             sent = 0
             while (beat := self.schedule.take(trio.current_time())) is not None:
                 self._send(*beat)
                 sent += 1
                 if sent % _AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
+
+    def _wake(self) -> None:
+        """Wake the task, where it would sleep too long."""
+        next_at = self.schedule.next_at()
+        if next_at is not None and next_at < self._sleeps_until:
+            self._news.set()
 
     def _send(self, subject: str, said: dict[str, Any]) -> None:
         if not self._bus.connected:

@@ -1,6 +1,8 @@
 """One call of a handler, where it runs: on Trio's loop, on asyncio's, or in a thread."""
 
 import inspect
+import types
+from collections.abc import Coroutine, Generator
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -20,6 +22,9 @@ _OF_ASYNCIO: Final[tuple[str, ...]] = (
 _OF_TRIO: Final[tuple[str, ...]] = ("must be called from async context", "Task got bad yield")
 """Parts of the texts of errors that show the reverse."""
 
+_LONGEST_SHOWN: Final = 200
+"""Characters of what a handler awaited that are shown."""
+
 _threads: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("threads of connectors")
 
 
@@ -36,34 +41,61 @@ class Call(Protocol):
 class TrioCall:
     """A call of an ``async def`` on Trio's loop."""
 
+    __slots__ = ("_arguments", "_handler", "_scope")
+
     def __init__(self, handler: Handler, arguments: tuple[Any, ...]) -> None:
         self._handler = handler
-        self._function = partial(handler.function, *arguments)
+        self._arguments = arguments
         self._scope = trio.CancelScope()
-        self._outcome: Outcome | None = None
 
     async def run(self) -> Outcome | None:
-        """Make the call in a task of its own: Trio ends a task that awaits what is not Trio's."""
-        with self._scope:
-            try:
-                async with trio.open_nursery() as nursery:  # noqa: ASYNC112 - it is to be a task
-                    nursery.start_soon(self._perform, name=self._handler.name)
-            except BaseExceptionGroup as group:
-                foreign = group.subgroup(Exception)
-                if foreign is None or group.subgroup(trio.Cancelled) is not None:
-                    raise
-                self._outcome = _judged(self._handler, _leaf(foreign))
-        return self._outcome
+        """Make the call in the task that awaits it."""
+        try:
+            # Around the scope, which takes cancellations out of groups.
+            with self._scope:
+                return Outcome(await _on_trio(self._handler.function(*self._arguments)))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the scheduler, and logged
+            return _judged(self._handler, error)
+        return None
 
     def cancel(self) -> None:
         """Cancel the scope around it."""
         self._scope.cancel()
 
-    async def _perform(self) -> None:
+
+@types.coroutine
+def _on_trio(handler: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Await a handler; where it awaits what is not Trio's, that raises TypeError in it.
+
+    Trio itself would end the whole task, its nursery and so the connector. A task of its own for each call
+    would keep that apart, and costs more than all else of a call.
+    """
+    step, given = handler.send, None
+    complained = False
+    while True:
         try:
-            self._outcome = Outcome(await self._function())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the scheduler, and logged
-            self._outcome = _judged(self._handler, error)
+            message = step(given)
+        except StopIteration as end:
+            return end.value
+        finally:
+            # An exception that comes out would refer to this frame, and this to the exception.
+            given = None
+        if _is_trios(message):
+            step, given = handler.send, (yield message)
+            continue
+        if complained:
+            raise TypeError(_foreign(message))
+        complained = True
+        step, given = handler.throw, TypeError(_foreign(message))
+
+
+def _foreign(message: object) -> str:
+    return f"unrecognized yield message {repr(message)[:_LONGEST_SHOWN]}"
+
+
+def _is_trios(message: object) -> bool:
+    kind = message if isinstance(message, type) else type(message)
+    return kind.__module__.partition(".")[0] == "trio"
 
 
 class AsyncioHandlerCall:

@@ -1,7 +1,6 @@
 """The claim of one work in the record: made before the handler is called, and settled after it."""
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -20,8 +19,75 @@ _UNRECORDED: Final = 5.0
 log = Logger()
 
 
-class WorkClaim:
+class WorkClaim(Protocol):
     """The claim of a work; of one without a key there is none, and nothing is recorded."""
+
+    @property
+    def is_immediate(self) -> bool:
+        """Whether the record answers at once: the one in memory."""
+
+    @property
+    def outlives(self) -> bool:
+        """Whether the record still has the work as begun when this process is gone."""
+
+    async def make(self) -> Begun | Completed | Outcome:
+        """Claim the work, or wait until no other process acts on its component; an outcome says why not."""
+
+    async def note(self, attempt: str) -> None:
+        """Record a further attempt: after a crash it is the one that the scheduler has in flight."""
+
+    async def complete(self, reply: bytes) -> None:
+        """Record the reply of a success."""
+
+    async def forget(self) -> None:
+        """Let another attempt begin, after a failure."""
+
+
+def claim_of(store: Store, work: Work) -> WorkClaim:
+    """Return the claim of a work, which is to be made."""
+    # A class that builds on the one in memory may wait.
+    return _InMemory(store, work) if type(store) is MemoryStore else _Claim(store, work)
+
+
+class _InMemory:
+    """A claim in memory: nothing waits, nothing fails, and a failure leaves nothing to forget."""
+
+    __slots__ = ("_held", "_store", "_work")
+
+    is_immediate = True
+    outlives = False
+
+    def __init__(self, store: MemoryStore, work: Work) -> None:
+        self._store = store
+        self._work = work
+        self._held = False
+
+    async def make(self) -> Begun | Completed | Outcome:
+        if not self._work.key or self._work.given_up:
+            return _UNCLAIMED
+        found = self._store.recall(self._work.key)
+        self._held = type(found) is Begun
+        return found
+
+    async def note(self, attempt: str) -> None:
+        """Do nothing: it is lost with the process."""
+
+    async def complete(self, reply: bytes) -> None:
+        if self._held:
+            self._held = False
+            self._store.remember(self._work.key, reply)
+
+    async def forget(self) -> None:
+        self._held = False
+
+
+_UNCLAIMED: Final = Begun()
+
+
+class _Claim:
+    """A claim in a record that may take its time, and fail."""
+
+    is_immediate = False
 
     def __init__(self, store: Store, work: Work) -> None:
         self._store = store
@@ -32,25 +98,14 @@ class WorkClaim:
         """Whether the record has the work as begun, and not as ended."""
 
     @property
-    def is_immediate(self) -> bool:
-        """Whether the record answers at once: the one in memory."""
-        return type(self._store) is MemoryStore
-
-    @property
     def outlives(self) -> bool:
-        """Whether the record still has the work as begun when this process is gone."""
         return self._held and self._store.durable and bool(self._work.attempts[-1].id)
 
-    def _in_time(self) -> AbstractContextManager[object]:
-        """Bound the time of a question to the record."""
-        return nullcontext() if self.is_immediate else trio.fail_after(RECORDING)
-
     async def make(self) -> Begun | Completed | Outcome:
-        """Claim the work, or wait until no other process acts on its component; an outcome says why not."""
         while self._work.key and not self._work.given_up:
             try:
                 async with self._lock:
-                    with self._in_time():
+                    with trio.fail_after(RECORDING):
                         claim = await self._store.begin(self._work.key, self._work.attempts[-1].id)
                     self._held = isinstance(claim, Begun)
             except Exception as error:  # noqa: BLE001 - answered, and logged by the caller
@@ -61,37 +116,34 @@ class WorkClaim:
         return Begun()
 
     async def note(self, attempt: str) -> None:
-        """Record a further attempt: after a crash it is the one that the scheduler has in flight."""
         async with self._lock:
             if not self._held or not attempt:
                 return
             try:
-                with self._in_time():
+                with trio.fail_after(RECORDING):
                     await self._store.begin(self._work.key, attempt)
             except Exception as error:  # noqa: BLE001 - it works without
                 log.warning("a further attempt is not recorded", reason=_brief(error))
 
     async def complete(self, reply: bytes) -> None:
-        """Record the reply of a success."""
         async with self._lock:
             if not self._held:
                 return
             self._held = False
             try:
-                with self._in_time():
+                with trio.fail_after(RECORDING):
                     await self._store.complete(self._work.key, reply)
             except Exception as error:  # noqa: BLE001 - the answer is worth more than its record
                 why = _brief(error)
                 log.error("a success is not recorded: it may be done twice", reason=why)  # noqa: TRY400
 
     async def forget(self) -> None:
-        """Let another attempt begin, after a failure."""
         async with self._lock:
             if not self._held:
                 return
             self._held = False
             try:
-                with self._in_time():
+                with trio.fail_after(RECORDING):
                     await self._store.forget(self._work.key)
             except Exception as error:  # noqa: BLE001 - the next attempt is told that it repeats one
                 log.error("a failure is still on record as begun", reason=_brief(error))  # noqa: TRY400

@@ -16,6 +16,7 @@ import typing
 import uuid
 from collections import abc
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import attrs
@@ -164,8 +165,14 @@ def _overrides(type_: Any) -> dict[str, Any]:
     }
 
 
-def names_of(type_: Any) -> dict[str, str]:
-    """Return the names of a type's fields, each with its name in JSON."""
+def names_of(type_: Any) -> Mapping[str, str]:
+    """Return the names of a type's fields, each with its name in JSON; not to be changed."""
+    return _names_of(type_)
+
+
+# Types of handlers and of their members, which are few; what is not kept is read again.
+@lru_cache(maxsize=1_024)
+def _names_of(type_: Any) -> Mapping[str, str]:
     origin = get_origin(type_) or type_
     if _is_struct(origin):
         return dict(zip(origin.__struct_fields__, origin.__struct_encode_fields__, strict=True))
@@ -266,23 +273,24 @@ def fields_of(result: Any) -> dict[str, Any]:
 
 
 _PLAIN: Final = frozenset({str, int, float, bool, type(None)})
+_TEXTS: Final = frozenset({str})
+_CONTAINERS: Final = frozenset({dict, list})
 
 
 def _is_json(document: dict[Any, Any]) -> bool:
     """Whether there is nothing to convert in a dict: most handlers return what they got, and a text more."""
-    layer: list[Any] = [document]
-    while layer:
-        inner: list[Any] = []
-        for one in layer:
-            values = one
-            if type(one) is dict:
-                if not all(type(key) is str for key in one):
-                    return False
-                values = one.values()
-            inner += [value for value in values if type(value) not in _PLAIN]
-        if not all(type(value) in (dict, list) for value in inner):
-            return False
-        layer = inner
+    todo: list[Any] = [document]
+    for one in todo:
+        values = one
+        if type(one) is dict:
+            if not _TEXTS.issuperset(map(type, one)):
+                return False
+            values = one.values()
+        if not _PLAIN.issuperset(map(type, values)):
+            inner = [value for value in values if type(value) not in _PLAIN]
+            if not _CONTAINERS.issuperset(map(type, inner)):
+                return False
+            todo += inner
     return True
 
 

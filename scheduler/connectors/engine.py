@@ -170,7 +170,7 @@ class Engine:
             post,
             deadlines,
             thread,
-            self._begin,
+            self._begin_next,
             self._ended_work,
         )
 
@@ -199,7 +199,7 @@ class Engine:
             self._log.warning("a request is refused", subject=attempt.subject, reason=taken.error)
             self._refuse(attempt, taken)
             return
-        self._parts.beats.add(taken.attempt)
+        self._parts.beats.add(taken.attempt, begins=taken.begins is not None)
         if taken.begins is not None:
             self._begin(taken.begins)
         elif self.store.durable and (job := self._jobs.get(taken.work)) is not None:
@@ -228,7 +228,13 @@ class Engine:
         """Begin the job of a work that has its slot."""
         job = Job(self._parts, work)
         self._jobs[work] = job
-        self._nursery.start_soon(self._run, job)
+        self._nursery.start_soon(self._run, job, name=work.handler.name)
+
+    def _begin_next(self, work: Work) -> None:
+        """Begin the job of a work that has waited for its slot."""
+        for attempt in work.attempts:
+            self._parts.beats.begin(attempt)
+        self._begin(work)
 
     async def _ended_work(self, work: Work) -> None:
         # Works of a handler begin in the order in which they came: this one has.

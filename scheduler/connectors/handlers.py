@@ -64,8 +64,8 @@ class Handler:
         """First line of the function's docstring; empty where it has none."""
         return (inspect.getdoc(self.function) or "").partition("\n")[0]
 
-    def arguments(self, request: Any, context: Context) -> tuple[Any, ...]:
-        """Return the arguments of a call."""
+    def arguments(self, request: Any, context: Context | None) -> tuple[Any, ...]:
+        """Return the arguments of a call; the context is needed only where one is taken."""
         return (*((request,) if self.takes_request else ()), *((context,) if self.takes_context else ()))
 
 

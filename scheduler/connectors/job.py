@@ -13,7 +13,7 @@ from scheduler.bus.asyncio_thread import AsyncioThread
 from scheduler.connectors.attempts import Attempt, read_fields
 from scheduler.connectors.beats import Beats, Voice
 from scheduler.connectors.calls import Call, make_call, make_cancellation
-from scheduler.connectors.claims import WorkClaim
+from scheduler.connectors.claims import WorkClaim, claim_of
 from scheduler.connectors.context import Cancellation, Context
 from scheduler.connectors.conversion import structure
 from scheduler.connectors.deadlines import Deadlines
@@ -71,19 +71,17 @@ class Job:
     """Whether its conversions may take long."""
     _call: Call | None = None
     _cancellation: Cancellation | None = None
+    _voice: Voice | None = None
     _stopping: bool = False
 
     def __attrs_post_init__(self) -> None:
-        self.claim = WorkClaim(self.parts.store, self.work)
+        self.claim = claim_of(self.parts.store, self.work)
 
     async def run(self) -> None:
         """Do the work; never raises, unless it is cancelled."""
-        first, handler = self.work.first, self.work.handler
+        handler = self.work.handler
         handler.counts.requests += 1
         began = trio.current_time()
-        names = {"subject": first.subject, "attempt": first.id}
-        # For this task alone: each job has one of its own.
-        structlog.contextvars.bind_contextvars(**{key: name for key, name in names.items() if name})
         try:
             outcome = await self._outcome()
             if outcome is not None:
@@ -131,8 +129,6 @@ class Job:
 
     async def _outcome(self) -> Outcome | Reply | None:
         """Return the end of the work, as far as it is not known from before."""
-        for attempt in self.work.attempts:
-            self.parts.beats.begin(attempt)
         try:
             request = await self._read()
         except Rejected as error:
@@ -149,10 +145,22 @@ class Job:
         """Return the request in the form that the handler wants."""
         data, self.work.first.data = self.work.first.data, b""
         self._large = len(data) > _BESIDE
-        self.fields = await self._computed(partial(read_fields, data))
-        names = {"build": self.fields.get("service"), "component": self.fields.get("_component_id")}
-        structlog.contextvars.bind_contextvars(**{key: str(name) for key, name in names.items() if name})
+        try:
+            self.fields = await self._computed(partial(read_fields, data))
+        finally:
+            self._bind()
         return await self._computed(partial(structure, self.fields, self.work.handler.request))
+
+    def _bind(self) -> None:
+        """Put the ids into all lines of the log of this task: each job has one of its own."""
+        first, fields = self.work.first, self.fields
+        names = {
+            "build": fields.get("service"),
+            "component": fields.get("_component_id"),
+            "subject": first.subject,
+            "attempt": first.id,
+        }
+        structlog.contextvars.bind_contextvars(**{key: str(name) for key, name in names.items() if name})
 
     async def _computed(self, job: Callable[[], _T], *, beside: bool = False) -> _T:
         """Return the result of a conversion, made in a thread where it may take long."""
@@ -173,42 +181,44 @@ class Job:
 
     async def _perform(self, request: Any, *, repeated: bool) -> Outcome | None:
         """Call the handler; return its outcome, or None where that is not known."""
-        work, handler = self.work, self.work.handler
+        handler = self.work.handler
         if (early := self._early_end()) is not None:
             return early
-        cancellation = self._cancellation = make_cancellation(handler.backend, self.parts.thread)
-        voice = Voice(self._say)
-        context = Context(
-            key=work.first.key,
-            attempt=work.first.id,
-            build=str(self.fields.get("service", "")),
-            component=str(self.fields.get("_component_id", "")),
-            subject=work.first.subject,
-            repeated=repeated,
-            cancelled=cancellation,
-            say=voice.say,
-        )
+        context = self._context(repeated=repeated) if handler.takes_context else None
         call = self._call = make_call(handler, handler.arguments(request, context), self.parts.thread)
         log.info("begun", handler=handler.name, **({"repeated": True} if repeated else {}))
         try:
-            outcome = await self._awaited(call)
+            # Where its time is over, it is answered, and its slot is for others.
+            with self.parts.deadlines.within(handler.timeout, self._give_up):
+                outcome = await call.run()
         finally:
-            voice.end()
-            self._call = self._cancellation = None
+            if self._voice is not None:
+                self._voice.end()
+            self._call = self._cancellation = self._voice = None
         if outcome is not None and outcome.error is None:
             return outcome
         return (
             self._early_end() or outcome or Outcome(error="the call was cancelled, and not by the scheduler")
         )
 
+    def _context(self, *, repeated: bool) -> Context:
+        first, fields = self.work.first, self.fields
+        cancellation = self._cancellation = make_cancellation(self.work.handler.backend, self.parts.thread)
+        voice = self._voice = Voice(self._say)
+        return Context(
+            key=first.key,
+            attempt=first.id,
+            build=str(fields.get("service", "")),
+            component=str(fields.get("_component_id", "")),
+            subject=first.subject,
+            repeated=repeated,
+            cancelled=cancellation,
+            say=voice.say,
+        )
+
     def _early_end(self) -> Outcome | None:
         """Return the end of a call that was not left to end by itself."""
         return _INTERRUPTED if self._stopping else self._cancelled
-
-    async def _awaited(self, call: Call) -> Outcome | None:
-        """Await the end of a call; where its time is over, answer, and leave its slot to others."""
-        with self.parts.deadlines.within(self.work.handler.timeout, self._give_up):
-            return await call.run()
 
     def _give_up(self) -> None:
         handler = self.work.handler

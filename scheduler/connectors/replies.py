@@ -10,7 +10,7 @@ from scheduler.connectors.conversion import fields_of, merged
 from scheduler.connectors.outcomes import Outcome, Rejected
 from scheduler.definition.strictjson import encode
 
-_OF_A_FAILURE: Final = ("error", "retryable", "retry_after")
+_OF_A_FAILURE: Final = frozenset({"error", "retryable", "retry_after"})
 """Fields that say how an earlier attempt failed, and nothing of this one."""
 
 
@@ -37,10 +37,10 @@ def completed(result: Any, fields: Mapping[str, Any], attempt: Attempt) -> Reply
     Raises:
         Rejected: the value is not what a handler of this action can return, or JSON cannot say it.
     """
-    before = {key: value for key, value in fields.items() if key not in _OF_A_FAILURE}
+    before = _without_failure(fields)
     if result is None:
         document = before
-    elif attempt.subject.split(".")[1] == "find" and not isinstance(result, Mapping) and _is_list(result):
+    elif ".find." in attempt.subject and not isinstance(result, Mapping) and _is_list(result):
         document = {**before, "components": [_found(one, before, at) for at, one in enumerate(result)]}
     else:
         document = merged(result, before)
@@ -49,6 +49,12 @@ def completed(result: Any, fields: Mapping[str, Any], attempt: Attempt) -> Reply
         return Reply(True, encode(document))
     except (TypeError, ValueError, RecursionError) as error:
         raise Rejected(f"the handler returned what JSON cannot say: {error}") from None
+
+
+def _without_failure(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _OF_A_FAILURE.isdisjoint(fields):
+        return fields
+    return {key: value for key, value in fields.items() if key not in _OF_A_FAILURE}
 
 
 def _is_list(result: Any) -> bool:
@@ -70,8 +76,7 @@ def _found(element: Any, before: Mapping[str, Any], position: int) -> dict[str, 
 
 def errored(outcome: Outcome, fields: Mapping[str, Any], attempt: Attempt) -> Reply:
     """Return the reply to a request that failed: the component as it came, and the error."""
-    document = {key: value for key, value in fields.items() if key not in _OF_A_FAILURE}
-    return Reply(False, encode({**document, **ids_of(fields, attempt), **_said(outcome)}))
+    return Reply(False, encode({**_without_failure(fields), **ids_of(fields, attempt), **_said(outcome)}))
 
 
 def bare(outcome: Outcome, fields: Mapping[str, Any], attempt: Attempt) -> Reply:

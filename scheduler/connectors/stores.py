@@ -32,6 +32,9 @@ class Begun:
     """Whether an earlier process began it, and left no answer."""
 
 
+_BEGUN: Final = Begun()
+
+
 @frozen
 class Completed:
     """It was done before."""
@@ -110,13 +113,21 @@ class MemoryStore:
     async def begin(self, key: str, attempt: str) -> Claim:  # noqa: ARG002 - the port's
         """See `Store.begin`."""
         await trio.lowlevel.checkpoint()
+        return self.recall(key)
+
+    def recall(self, key: str) -> Begun | Completed:
+        """Return whether it was done before. Synchronous."""
         self._evict()
         found = self._completed.get(key)
-        return Begun() if found is None else Completed(found[1])
+        return _BEGUN if found is None else Completed(found[1])
 
     async def complete(self, key: str, reply: bytes) -> None:
         """See `Store.complete`."""
         await trio.lowlevel.checkpoint()
+        self.remember(key, reply)
+
+    def remember(self, key: str, reply: bytes) -> None:
+        """Keep the reply of a success. Synchronous."""
         if (gone := self._completed.pop(key, None)) is not None:
             self._bytes -= len(gone[1])
         self._completed[key] = (self.clock(), reply)

@@ -195,7 +195,10 @@ class Workload:
         return left
 
     def _lane(self, handler: Handler) -> _Lane:
-        return self._lanes.setdefault(handler, _Lane())
+        lane = self._lanes.get(handler)
+        if lane is None:
+            lane = self._lanes[handler] = _Lane()
+        return lane
 
     def _begun(self, lane: _Lane, work: Work) -> Work:
         lane.slots_taken += 1
