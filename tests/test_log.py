@@ -6,12 +6,16 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from io import StringIO
+from typing import Any
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scheduler.definition.secrets.names import MASK
 from scheduler.log import configure_logging, mask_secrets
+from scheduler.runtime.logger import Logger
 
 
 @pytest.fixture
@@ -40,6 +44,41 @@ def test_the_log_is_json_where_nobody_watches(stderr: Callable[[], str]) -> None
     assert event["time"].endswith("Z")
     del event["time"]
     assert event == {"level": "info", "event": "sent", "build": "b", "component": "c", "number": 1}
+
+
+FIELDS = st.dictionaries(
+    st.text("abcxyz_", min_size=1),
+    st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.booleans(), st.lists(st.text())),
+)
+
+
+def test_a_line_is_as_json_writes_it(stderr: Callable[[], str]) -> None:
+    """Every character beyond ASCII is escaped, whatever a terminal or a file makes of it."""
+    configure_logging(style="json")
+    write = structlog.get_config()["processors"][-1]
+
+    @given(FIELDS)
+    def check(fields: dict[str, Any]) -> None:
+        event = {"level": "info", "event": "x", **fields}
+        assert write(None, "info", dict(event)) == json.dumps(event)
+
+    check()
+
+
+def test_a_level_counts_as_long_as_the_log_is_configured_for_it(stderr: Callable[[], str]) -> None:
+    """Lines below it are dropped before structlog sees them; another configuration sees them all."""
+    log = Logger()
+    configure_logging("error", "json")
+    log.info("dropped")
+    assert stderr() == ""
+    configure_logging("info", "json")
+    log.info("heard")
+    assert "heard" in stderr()
+    configure_logging("error", "json")
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        log.info("heard as well")
+    assert [line["event"] for line in lines] == ["heard as well"]
 
 
 def test_the_log_never_holds_secrets(stderr: Callable[[], str]) -> None:

@@ -37,6 +37,39 @@ class _Late:
 _late = _Late()
 
 
+class _Floor:
+    """Lowest level that is logged, as long as structlog is configured as it was then."""
+
+    def __init__(self) -> None:
+        self.level = logging.NOTSET
+        self._configuration: Callable[[], dict[str, Any]] = dict
+        self._wrapper: object = None
+        """Class of structlog's loggers at that time."""
+
+    def set(self, level: int) -> None:
+        """Note a level, and the configuration that it is of."""
+        import structlog  # noqa: PLC0415 - the purpose of this module
+
+        self._configuration = structlog.get_config
+        self._wrapper = structlog.get_config()["wrapper_class"]
+        self.level = level
+
+    def holds(self) -> bool:
+        """Whether structlog is still configured like that."""
+        return self._configuration()["wrapper_class"] is self._wrapper
+
+
+_floor = _Floor()
+
+
+def drop_below(level: int) -> None:
+    """Drop lines below a level at once; to be called when structlog is configured for just that.
+
+    To find out by structlog itself takes longer than most of what is logged about.
+    """
+    _floor.set(level)
+
+
 class Logger:
     """Logger of structlog that is made when it is first used."""
 
@@ -66,7 +99,8 @@ class Logger:
         self._say("exception", event, context)
 
     def _say(self, level: str, event: str, context: dict[str, Any]) -> None:
-        if _LEVELS[level] < _late.level:
+        number = _LEVELS[level]
+        if number < _late.level or (number < _floor.level and _floor.holds()):
             return
         _late.catch_up()
         if self._logger is None:

@@ -86,6 +86,11 @@ _MOST_VALUES = 1_000
 """Values that are masked in a text one by one; the text behind them is masked as a whole."""
 
 
+def may_tell(text: str) -> bool:
+    """Whether `mask_named` has to look at a text more closely, or at any part of it."""
+    return any(map(text.__contains__, _MARKS)) or any(map(text.lower().__contains__, HINTS))
+
+
 def mask_named(text: str) -> str:
     """Return ``text`` with the values behind secret names in it masked.
 
