@@ -52,7 +52,8 @@ FIELDS = st.dictionaries(
 )
 
 
-def test_a_line_is_as_json_writes_it(stderr: Callable[[], str]) -> None:
+@pytest.mark.usefixtures("stderr")
+def test_a_line_is_as_json_writes_it() -> None:
     """Every character beyond ASCII is escaped, whatever a terminal or a file makes of it."""
     configure_logging(style="json")
     write = structlog.get_config()["processors"][-1]

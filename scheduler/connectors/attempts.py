@@ -65,7 +65,9 @@ def read_attempt(message: Message) -> Attempt:
         reply = ""
     if not _BEAT.fullmatch(heartbeat):
         heartbeat = ""
-    id_, key = unquote(headers.get(ATTEMPT, "")), unquote(headers.get(KEY, ""))
+    id_, key = headers.get(ATTEMPT, ""), headers.get(KEY, "")
+    if "%" in id_ or "%" in key:
+        id_, key = unquote(id_), unquote(key)
     attempt = Attempt(message.subject, message.data, reply, id_, key, heartbeat)
     if WITHIN in headers:
         attempt.within = _seconds(headers[WITHIN])
@@ -97,8 +99,11 @@ def read_fields(data: bytes) -> dict[str, Any]:
 
 def ids_of(fields: Mapping[str, Any], attempt: Attempt) -> dict[str, Any]:
     """Return the ids of a component; those that are missing, as far as the subject tells them."""
-    known = _known(attempt.subject)
-    return {name: fields.get(name, known.get(name)) for name in IDS if name in fields or name in known}
+    ids = {**_known(attempt.subject)}
+    for name in IDS:
+        if name in fields:
+            ids[name] = fields[name]
+    return ids
 
 
 # A connector's subjects are those of its handlers.

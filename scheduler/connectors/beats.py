@@ -2,11 +2,13 @@
 
 A *schedule* decides by a clock that it is given; one task sends what is due, for all attempts. What a handler
 says of its progress goes out at once, but at most five times a second, the latest never being left out. The
-first beat waits a moment: a call that has ended by then sends none, which spares all the way a message.
+first beat comes at once where the scheduler counts on beats. Elsewhere it waits a moment: a call that has
+ended by then sends none, which spares connector, broker and scheduler a message.
 """
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any, Final
@@ -24,8 +26,8 @@ PERIOD: Final = 10.0
 """Seconds between two beats, where the scheduler does not want more."""
 _SHARE: Final = 3.0
 """Number of beats in the time within which the scheduler wants one."""
-FIRST: Final = 0.1
-"""Seconds after which a work that has begun says so."""
+FIRST: Final = 0.5
+"""Seconds after which a work that has begun says so, where the scheduler does not count on it."""
 _SHORTEST: Final = 0.2
 """Seconds between two beats of an attempt, however often its handler speaks."""
 _LONGEST_MESSAGE: Final = 1024
@@ -47,12 +49,18 @@ class _Pulse:
     message: str = ""
 
 
+_GONE: Final = object()
+
+
 @define(eq=False)
 class BeatSchedule:
     """Times of the beats of all attempts; the clock is any that never goes back, in seconds."""
 
     period: float = PERIOD
-    _pulses: dict[Attempt, _Pulse] = field(factory=dict)
+    _pulses: dict[Attempt, _Pulse | None] = field(factory=dict)
+    """Beats by attempt; None for one that has just begun, since most of those end before their first beat."""
+    _young: deque[tuple[float, Attempt]] = field(factory=deque)
+    """Attempts that have just begun, some of them ended, with the times of their first beats, in order."""
     _heap: list[tuple[float, int, _Pulse]] = field(factory=list)
     _number: "count[int]" = field(factory=count)
 
@@ -61,23 +69,24 @@ class BeatSchedule:
 
     def add(self, attempt: Attempt, now: float, *, begins: bool = False) -> None:
         """Begin beats for an attempt, if it wants any; soon, where the work on it begins as well."""
-        if attempt.heartbeat:
-            period = min(self.period, attempt.within / _SHARE)
-            due = now + (min(period, FIRST) if begins else period)
-            pulse = self._pulses[attempt] = _Pulse(attempt, period, due)
-            self._push(pulse)
+        if not attempt.heartbeat:
+            return
+        if begins and attempt.within == math.inf:
+            self._pulses[attempt] = None
+            self._young.append((now + FIRST, attempt))
+        else:
+            self._make(attempt, now if begins else now + self._period_of(attempt))
 
     def begin(self, attempt: Attempt, now: float) -> None:
-        """Beat soon, as the work on an attempt begins."""
-        pulse = self._pulses.get(attempt)
-        if pulse is not None:
-            self._hurry(pulse, now + FIRST)
+        """Beat soon, as the work on an attempt begins that has waited."""
+        if (pulse := self._pulses.get(attempt)) is not None:
+            self._hurry(pulse, now + FIRST if attempt.within == math.inf else now)
 
     def say(self, attempt: Attempt, share: float | None, message: str, now: float) -> None:
         """Note how far an attempt is, and beat as soon as may be."""
-        pulse = self._pulses.get(attempt)
-        if pulse is None:
+        if attempt not in self._pulses:
             return
+        pulse = self._pulses[attempt] or self._make(attempt, now)
         pulse.share = pulse.share if share is None else share
         pulse.message = _cut(message) if message else pulse.message
         self._hurry(pulse, now)
@@ -94,18 +103,23 @@ class BeatSchedule:
 
     def next_at(self) -> float | None:
         """Return the time of the next beat; None while there is none."""
-        while self._heap:
-            due, _, pulse = self._heap[0]
+        young, heap = self._young, self._heap
+        while young and self._pulses.get(young[0][1], _GONE) is not None:
+            young.popleft()
+        while heap:
+            due, _, pulse = heap[0]
             if self._pulses.get(pulse.attempt) is pulse and pulse.due == due:
-                return due
-            heapq.heappop(self._heap)
-        return None
+                return min(due, young[0][0]) if young else due
+            heapq.heappop(heap)
+        return young[0][0] if young else None
 
     def take(self, now: float) -> tuple[str, dict[str, Any]] | None:
         """Take a beat that is due: its subject, and what it says; None where none is."""
         due = self.next_at()
         if due is None or due > now:
             return None
+        if self._young and self._young[0][0] == due:
+            self._make(self._young.popleft()[1], due)
         _, _, pulse = heapq.heappop(self._heap)
         pulse.sent, pulse.due = now, now + pulse.period
         self._push(pulse)
@@ -113,6 +127,14 @@ class BeatSchedule:
         if pulse.message:
             said["message"] = pulse.message
         return pulse.attempt.heartbeat, said
+
+    def _make(self, attempt: Attempt, due: float) -> _Pulse:
+        pulse = self._pulses[attempt] = _Pulse(attempt, self._period_of(attempt), due)
+        self._push(pulse)
+        return pulse
+
+    def _period_of(self, attempt: Attempt) -> float:
+        return min(self.period, attempt.within / _SHARE)
 
     def _push(self, pulse: _Pulse) -> None:
         heapq.heappush(self._heap, (pulse.due, next(self._number), pulse))
@@ -137,8 +159,10 @@ class Beats:
 
     def add(self, attempt: Attempt, *, begins: bool = False) -> None:
         """Begin beats for an attempt; soon, where the work on it begins as well."""
-        self.schedule.add(attempt, trio.current_time(), begins=begins)
-        self._wake()
+        now = trio.current_time()
+        self.schedule.add(attempt, now, begins=begins)
+        if now + FIRST < self._sleeps_until:
+            self._wake()
 
     def begin(self, attempt: Attempt) -> None:
         """Beat soon."""

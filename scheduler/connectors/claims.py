@@ -52,7 +52,7 @@ def claim_of(store: Store, work: Work) -> WorkClaim:
 class _InMemory:
     """A claim in memory: nothing waits, nothing fails, and a failure leaves nothing to forget."""
 
-    __slots__ = ("_held", "_store", "_work")
+    __slots__ = ("_held", "_key", "_store", "_work")
 
     is_immediate = True
     outlives = False
@@ -60,12 +60,13 @@ class _InMemory:
     def __init__(self, store: MemoryStore, work: Work) -> None:
         self._store = store
         self._work = work
+        self._key = work.key
         self._held = False
 
     async def make(self) -> Begun | Completed | Outcome:
-        if not self._work.key or self._work.given_up:
+        if not self._key or self._work.given_up:
             return _UNCLAIMED
-        found = self._store.recall(self._work.key)
+        found = self._store.recall(self._key)
         self._held = type(found) is Begun
         return found
 
@@ -75,7 +76,7 @@ class _InMemory:
     async def complete(self, reply: bytes) -> None:
         if self._held:
             self._held = False
-            self._store.remember(self._work.key, reply)
+            self._store.remember(self._key, reply)
 
     async def forget(self) -> None:
         self._held = False

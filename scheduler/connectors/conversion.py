@@ -48,7 +48,7 @@ _EXPECTED: Final[dict[type, str]] = {
 
 def is_untyped(type_: Any) -> bool:
     """Whether a request is handed to its handler as the dict that it is."""
-    return type_ is Any or get_origin(type_) is dict or type_ in (dict, Mapping) or _is_mapping(type_)
+    return type_ is dict or type_ is Any or type_ is Mapping or _is_mapping(type_)
 
 
 def _is_mapping(type_: Any) -> bool:
@@ -305,7 +305,7 @@ def merged(result: Any, before: Mapping[str, Any]) -> dict[str, Any]:
         Rejected: as for `fields_of`.
     """
     document = fields_of(result)
-    if not isinstance(result, Mapping):
+    if document is not result and not isinstance(result, Mapping):
         _keep_unknown(result, document, before)
     return {**before, **document}
 

@@ -53,6 +53,12 @@ class Handler:
     takes_context: bool
     takes_request: bool
     counts: Counts = field(factory=Counts, repr=False)
+    is_untyped: bool = field(init=False)
+    """Whether it is handed the dict that a request is."""
+
+    @is_untyped.default
+    def _find_out(self) -> bool:
+        return is_untyped(self.request)
 
     @property
     def subject(self) -> str:

@@ -129,44 +129,44 @@ class Job:
 
     async def _outcome(self) -> Outcome | Reply | None:
         """Return the end of the work, as far as it is not known from before."""
-        try:
-            request = await self._read()
-        except Rejected as error:
-            return failed(error)
-        claim = await self._claim()
-        if isinstance(claim, Completed):
-            log.info("answered from the record")
-            return Reply(True, claim.reply)
-        if not isinstance(claim, Begun):
-            return claim
-        return await self._perform(request, repeated=claim.repeated)
-
-    async def _read(self) -> Any:
-        """Return the request in the form that the handler wants."""
         data, self.work.first.data = self.work.first.data, b""
         self._large = len(data) > _BESIDE
         try:
-            self.fields = await self._computed(partial(read_fields, data))
+            request = await self._beside(partial(self._read, data)) if self._large else self._read(data)
+        except Rejected as error:
+            return failed(error)
         finally:
             self._bind()
-        return await self._computed(partial(structure, self.fields, self.work.handler.request))
+        claim = await self._claim()
+        if isinstance(claim, Begun):
+            return await self._perform(request, repeated=claim.repeated)
+        if isinstance(claim, Completed):
+            log.info("answered from the record")
+            return Reply(True, claim.reply)
+        return claim
+
+    def _read(self, data: bytes) -> Any:
+        """Return the request in the form that the handler wants."""
+        fields = self.fields = read_fields(data)
+        # A copy, since a failure returns the component as it came.
+        handler = self.work.handler
+        return dict(fields) if handler.is_untyped else structure(fields, handler.request)
 
     def _bind(self) -> None:
         """Put the ids into all lines of the log of this task: each job has one of its own."""
         first, fields = self.work.first, self.fields
-        names = {
-            "build": fields.get("service"),
-            "component": fields.get("_component_id"),
-            "subject": first.subject,
-            "attempt": first.id,
-        }
-        structlog.contextvars.bind_contextvars(**{key: str(name) for key, name in names.items() if name})
+        names = {"subject": first.subject}
+        if first.id:
+            names["attempt"] = first.id
+        if build := fields.get("service"):
+            names["build"] = str(build)
+        if component := fields.get("_component_id"):
+            names["component"] = str(component)
+        structlog.contextvars.bind_contextvars(**names)
 
-    async def _computed(self, job: Callable[[], _T], *, beside: bool = False) -> _T:
-        """Return the result of a conversion, made in a thread where it may take long."""
-        if self._large or beside:
-            return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
-        return job()
+    async def _beside(self, job: Callable[[], _T]) -> _T:
+        """Return the result of a conversion that may take long, made in a thread."""
+        return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
 
     async def _claim(self) -> Begun | Completed | Outcome:
         """Wait until nobody else acts on the component, and claim the work."""
@@ -186,7 +186,10 @@ class Job:
             return early
         context = self._context(repeated=repeated) if handler.takes_context else None
         call = self._call = make_call(handler, handler.arguments(request, context), self.parts.thread)
-        log.info("begun", handler=handler.name, **({"repeated": True} if repeated else {}))
+        if repeated:
+            log.info("begun", handler=handler.name, repeated=True)
+        else:
+            log.info("begun", handler=handler.name)
         try:
             # Where its time is over, it is answered, and its slot is for others.
             with self.parts.deadlines.within(handler.timeout, self._give_up):
@@ -252,9 +255,12 @@ class Job:
 
     async def _written(self, outcome: Outcome) -> Outcome | Reply:
         try:
-            write = partial(completed, outcome.result, self.fields, self.work.first)
             # A list of what was found may be of any length.
-            reply = await self._computed(write, beside=_is_long(outcome.result))
+            if self._large or _is_long(outcome.result):
+                write = partial(completed, outcome.result, self.fields, self.work.first)
+                reply = await self._beside(write)
+            else:
+                reply = completed(outcome.result, self.fields, self.work.first)
         except Exception as error:  # noqa: BLE001 - the conversion of somebody else's type
             return failed(error)
         most = self.parts.bus.max_payload

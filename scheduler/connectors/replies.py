@@ -39,12 +39,13 @@ def completed(result: Any, fields: Mapping[str, Any], attempt: Attempt) -> Reply
     """
     before = _without_failure(fields)
     if result is None:
-        document = before
-    elif ".find." in attempt.subject and not isinstance(result, Mapping) and _is_list(result):
+        document = dict(before)
+    elif ".find." in attempt.subject and _is_list(result):
         document = {**before, "components": [_found(one, before, at) for at, one in enumerate(result)]}
     else:
         document = merged(result, before)
-    document = {**document, **ids_of(fields, attempt), "_state": "completed"}
+    document.update(ids_of(fields, attempt))
+    document["_state"] = "completed"
     try:
         return Reply(True, encode(document))
     except (TypeError, ValueError, RecursionError) as error:
@@ -60,7 +61,7 @@ def _without_failure(fields: Mapping[str, Any]) -> Mapping[str, Any]:
 def _is_list(result: Any) -> bool:
     return (
         isinstance(result, Iterable)
-        and not isinstance(result, str | bytes)
+        and not isinstance(result, str | bytes | Mapping)
         and not hasattr(result, "__struct_fields__")
     )
 

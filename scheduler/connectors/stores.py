@@ -117,6 +117,8 @@ class MemoryStore:
 
     def recall(self, key: str) -> Begun | Completed:
         """Return whether it was done before. Synchronous."""
+        if key not in self._completed:
+            return _BEGUN
         self._evict()
         found = self._completed.get(key)
         return _BEGUN if found is None else Completed(found[1])
