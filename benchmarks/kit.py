@@ -2,9 +2,10 @@
 
 Both answer requests such as the scheduler sends, of a component of half a kilobyte with its three headers,
 500 in flight, each after 50 ms. The *bare* connector is nats-py, a task for each request, JSON in and out: it
-keeps no key, sends no heartbeat, and converts nothing. The *kit* has a handler on Trio, with the record in
-memory; once its log is off, once it is written to a file as a service's is. CPU time is that of the
-connector's process, from its first request to its last reply, by request.
+keeps no key, sends no heartbeat, and converts nothing. The *kit* has a handler that takes and returns a dict,
+with the record in memory: on Trio, once with its log off, once with the log written to a file as a service's
+is; one that takes and returns an object of a class; and one on asyncio and one in threads. CPU time is that
+of the connector's process, from its first request to its last reply, by request.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -39,7 +40,9 @@ _WORK: Final = 0.05
 _WARM: Final = 1_000
 """Requests before those that count."""
 _DEADLINE: Final = 60.0
-KINDS: Final = ("bare", "kit", "kit, logging")
+_FIRST: Final = b'{"_component_id": "vpc::0", "name": "vpc-0", "cidr": "10.0.0.0/16", "tags": {}}'
+"""Request that finds out whether the connector is there."""
+KINDS: Final = ("bare", "kit", "kit, logging", "kit, class", "kit, asyncio", "kit, threads")
 
 
 @frozen
@@ -71,6 +74,14 @@ class Cost:
 # The connectors, each in a process of its own.
 
 
+@attrs.define
+class _Vpc:
+    name: str
+    cidr: str
+    tags: dict[str, str]
+    vpc_aws_id: str = ""
+
+
 async def _serve_bare(url: str) -> None:
     client = await nats.connect(url)
     tasks: set[asyncio.Task[None]] = set()
@@ -94,21 +105,43 @@ async def _serve_bare(url: str) -> None:
     await asyncio.Event().wait()
 
 
-def _serve_kit(url: str, level: str) -> None:
+def _serve_kit(url: str, kind: str) -> None:
     import trio  # noqa: PLC0415 - the bare connector does without
 
     from scheduler.connectors import Connectors  # noqa: PLC0415
+    from scheduler.connectors.handlers import Backend  # noqa: PLC0415
     from scheduler.log import configure_logging  # noqa: PLC0415
 
-    configure_logging(level, "json")
+    configure_logging("info" if kind == "kit, logging" else "error", "json")
     connectors = Connectors("aws", concurrency=WINDOW)
 
-    @connectors.create("vpc")
-    async def create(request: dict[str, Any]) -> dict[str, Any]:
-        await trio.sleep(_WORK)
+    def done(request: dict[str, Any]) -> dict[str, Any]:
         request["vpc_aws_id"] = "vpc-1"
         return request
 
+    async def on_trio(request: dict[str, Any]) -> dict[str, Any]:
+        await trio.sleep(_WORK)
+        return done(request)
+
+    async def of_a_class(request: _Vpc) -> _Vpc:
+        await trio.sleep(_WORK)
+        return attrs.evolve(request, vpc_aws_id="vpc-1")
+
+    async def on_asyncio(request: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(_WORK)
+        return done(request)
+
+    def in_a_thread(request: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(_WORK)
+        return done(request)
+
+    handlers: dict[str, Callable[..., Any]] = {
+        "kit, class": of_a_class,
+        "kit, asyncio": on_asyncio,
+        "kit, threads": in_a_thread,
+    }
+    backend: Backend | None = "asyncio" if kind == "kit, asyncio" else None
+    connectors.create("vpc", backend=backend)(handlers.get(kind, on_trio))
     trio.run(connectors.run, url)
 
 
@@ -116,7 +149,7 @@ def _serve(kind: str, url: str) -> None:
     if kind == "bare":
         asyncio.run(_serve_bare(url))
     else:
-        _serve_kit(url, "info" if kind == "kit, logging" else "error")
+        _serve_kit(url, kind)
 
 
 # The measurement.
@@ -198,7 +231,7 @@ async def _there(client: Client, process: "subprocess.Popen[bytes]", log: Path) 
     deadline = time.monotonic() + _DEADLINE
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            await client.request(SUBJECT, b'{"_component_id": "vpc::0"}', timeout=1)
+            await client.request(SUBJECT, _FIRST, timeout=1)
         except nats.errors.NoRespondersError:
             await asyncio.sleep(0.05)
         else:

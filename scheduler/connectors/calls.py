@@ -3,6 +3,7 @@
 import inspect
 import types
 from collections.abc import Coroutine, Generator
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -68,13 +69,15 @@ def _on_trio(handler: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     """Await a handler; where it awaits what is not Trio's, that raises TypeError in it.
 
     Trio itself would end the whole task, its nursery and so the connector. A task of its own for each call
-    would keep that apart, and costs more than all else of a call.
+    would keep that apart, and costs more than all else of a call. As in such a task, the handler has context
+    variables of its own.
     """
+    run = copy_context().run
     step, given = handler.send, None
     complained = False
     while True:
         try:
-            message = step(given)
+            message = run(step, given)
         except StopIteration as end:
             return end.value
         finally:

@@ -1,6 +1,7 @@
 """Handlers in threads, on Trio and on asyncio: without a broker, through `Connectors.test`."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import sys
@@ -103,6 +104,55 @@ def test_a_trio_handler_that_awaits_a_future_ends_nothing_but_itself(connectors:
         assert connectors.test("subnet.create.aws")["_state"] == "completed"
     finally:
         loop.close()
+
+
+async def test_a_trio_handler_that_awaits_what_is_foreign_may_clean_up(connectors: Connectors) -> None:
+    """The error is raised where it awaits, and its clean-up may await what is Trio's."""
+    cleaned: list[str] = []
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            await trio.lowlevel.checkpoint()
+            cleaned.append("up")
+
+    assert "say backend='asyncio'" in (await connectors.test_async("vpc.create.aws"))["error"]
+    assert cleaned == ["up"]
+
+
+async def test_a_trio_handler_that_insists_on_what_is_foreign_is_ended(connectors: Connectors) -> None:
+    """It would block the loop of all others."""
+    tries: list[int] = []
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        while True:
+            tries.append(1)
+            with contextlib.suppress(TypeError):
+                await asyncio.sleep(0)
+
+    assert "say backend='asyncio'" in (await connectors.test_async("vpc.create.aws"))["error"]
+    assert len(tries) == 2
+
+
+async def test_context_variables_of_a_handler_are_its_own(
+    connectors: Connectors, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that clears what is bound for the log takes the ids from no line but its own."""
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        structlog.contextvars.clear_contextvars()
+        await trio.lowlevel.checkpoint()
+        structlog.contextvars.bind_contextvars(mine=1)
+        raise ValueError
+
+    await connectors.test_async("vpc.create.aws")
+    line = next(line for line in capsys.readouterr().out.splitlines() if "failed" in line)
+    assert "vpc::test" in line
+    assert "mine" not in line
 
 
 def test_an_asyncio_handler_that_awaits_trio_is_told_so(connectors: Connectors) -> None:

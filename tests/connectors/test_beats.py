@@ -3,6 +3,7 @@
 # ruff: noqa: ARG001 - a test asks for the clock by naming it
 
 import json
+import math
 
 import trio
 from hypothesis import given
@@ -11,7 +12,7 @@ from support.fake_bus import FakeBus
 from trio.testing import MockClock
 
 from scheduler.connectors.attempts import Attempt
-from scheduler.connectors.beats import Beats, BeatSchedule, Voice
+from scheduler.connectors.beats import FIRST, Beats, BeatSchedule, Voice
 
 
 def attempt(within: float = float("inf"), subject: str = "scheduler.beat.o.aws.t") -> Attempt:
@@ -87,15 +88,37 @@ def test_a_message_is_cut_between_its_characters() -> None:
     assert beat[1]["message"] == "é" * 512
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(("say", "take", "remove")), st.integers(0, 3))))
-def test_no_attempt_beats_more_often_than_allowed_or_too_seldom(steps: list[tuple[int, str, int]]) -> None:
+def test_the_first_beat_of_a_work_that_begins_waits_a_moment() -> None:
+    """A call that has ended by then leaves none; what it says goes out at once, and counts as the first."""
+    schedule = BeatSchedule()
+    short, long, speaking = (attempt(subject=f"scheduler.beat.o.aws.{n}") for n in range(3))
+    for one in (short, long, speaking):
+        schedule.add(one, 0.0, begins=True)
+    assert schedule.next_at() == FIRST
+    schedule.remove(short)
+    schedule.say(speaking, 0.5, "", 0.1)
+    assert schedule.take(0.1) == (speaking.heartbeat, {"progress": 0.5})
+    assert schedule.next_at() == FIRST
+    assert schedule.take(FIRST) == (long.heartbeat, {})
+    assert schedule.next_at() == 10.1
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(("say", "take", "remove")), st.integers(0, 3))),
+    st.tuples(*[st.tuples(st.booleans(), st.sampled_from((3.0, math.inf)))] * 4),
+)
+def test_no_attempt_beats_more_often_than_allowed_or_too_seldom(
+    steps: list[tuple[int, str, int]], kinds: tuple[tuple[bool, float], ...]
+) -> None:
     """Whatever is said and removed, beats of one attempt are 0.2 s apart, and come within the period."""
     schedule = BeatSchedule()
-    attempts = [attempt(within=3.0, subject=f"scheduler.beat.o.aws.{n}") for n in range(4)]
+    attempts = [
+        attempt(within=within, subject=f"scheduler.beat.o.aws.{n}") for n, (_, within) in enumerate(kinds)
+    ]
     last = dict.fromkeys((one.heartbeat for one in attempts), 0.0)
     live = {one.heartbeat for one in attempts}
-    for one in attempts:
-        schedule.add(one, 0.0)
+    for one, (begins, _) in zip(attempts, kinds, strict=True):
+        schedule.add(one, 0.0, begins=begins)
     now = 0.0
     for which, what, tenths in steps:
         now += tenths / 10

@@ -292,6 +292,30 @@ async def test_a_cancelled_handler_is_ended_and_answers_why(
     assert cleaned == ["cancel --now"]
 
 
+async def test_a_cancelled_handler_whose_clean_up_fails_was_cancelled_all_the_same(
+    connectors: Connectors, fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """Also where one of its tasks fails and another is cancelled."""
+
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise ValueError("while it ends")
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fail)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with open_connector(connectors, fake_bus) as peer:
+        to = peer.ask()
+        await wait_all_tasks_blocked()
+        peer.cancel()
+        assert (await peer.reply(to))["error"] == "cancelled: why"
+
+
 async def test_an_attempt_with_letters_beyond_ascii_can_be_cancelled(
     connectors: Connectors, fake_bus: FakeBus, autojump_clock: MockClock
 ) -> None:
@@ -441,6 +465,21 @@ async def test_beats_come_while_a_request_waits_and_while_it_is_worked_on(
         assert {"instance": "host-1", "progress": 0.5, "message": "half"} in peer.beats()
         await trio.sleep(60)
         assert len(peer.replies()) == 2
+
+
+@pytest.mark.parametrize(("within", "beats"), [("", 0), ("30", 1)])
+async def test_a_short_call_beats_only_where_the_scheduler_counts_on_it(
+    connectors: Connectors, fake_bus: FakeBus, autojump_clock: MockClock, within: str, beats: int
+) -> None:
+    """Most calls would send a message more for nothing."""
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        await trio.sleep(0.4)
+
+    async with open_connector(connectors, fake_bus) as peer:
+        await peer.reply(peer.ask(headers={"Scheduler-Heartbeat-Within": within}))
+        assert len(peer.beats()) == beats
 
 
 async def test_a_scheduler_that_wants_more_beats_gets_them(
