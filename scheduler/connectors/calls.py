@@ -1,8 +1,7 @@
 """One call of a handler, where it runs: on Trio's loop, on asyncio's, or in a thread."""
 
 import inspect
-import types
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final, Protocol
@@ -54,7 +53,7 @@ class TrioCall:
         try:
             # Around the scope, which takes cancellations out of groups.
             with self._scope:
-                return Outcome(await _on_trio(self._handler.function(*self._arguments)))
+                return Outcome(await _OnTrio(self._handler.function(*self._arguments)))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - told to the scheduler, and logged
             return _judged(self._handler, error)
         return None
@@ -64,32 +63,61 @@ class TrioCall:
         self._scope.cancel()
 
 
-@types.coroutine
-def _on_trio(handler: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Await a handler; where it awaits what is not Trio's, that raises TypeError in it.
+class _OnTrio:
+    """Awaits a handler; where it awaits what is not Trio's, that raises TypeError in it.
 
     Trio itself would end the whole task, its nursery and so the connector. A task of its own for each call
     would keep that apart, and costs more than all else of a call. As in such a task, the handler has context
     variables of its own.
     """
-    run = copy_context().run
-    step, given = handler.send, None
-    complained = False
-    while True:
+
+    __slots__ = ("_complained", "_handler", "_run")
+
+    def __init__(self, handler: Coroutine[Any, Any, Any]) -> None:
+        self._handler = handler
+        self._run = copy_context().run
+        self._complained = False
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> "_OnTrio":
+        return self
+
+    def __next__(self) -> Any:
+        return self._checked(self._run(self._handler.send, None))
+
+    def send(self, given: Any) -> Any:
+        """Go on with what Trio gives."""
         try:
-            message = run(step, given)
-        except StopIteration as end:
-            return end.value
+            return self._checked(self._run(self._handler.send, given))
         finally:
-            # An exception that comes out would refer to this frame, and this to the exception.
-            given = None
+            # An exception that comes out refers to this frame, and what is given may hold the same one.
+            del given
+
+    def close(self) -> None:
+        """End the handler, as its task is dropped."""
+        self._handler.close()
+
+    def _checked(self, message: Any) -> Any:
         if _is_trios(message):
-            step, given = handler.send, (yield message)
-            continue
-        if complained:
+            return message
+        if self._complained:
             raise TypeError(_foreign(message))
-        complained = True
-        step, given = handler.throw, TypeError(_foreign(message))
+        self._complained = True
+        return self._checked(self._run(self._handler.throw, TypeError(_foreign(message))))
+
+    # What shows the stack of a task looks for these.
+
+    @property
+    def cr_frame(self) -> Any:
+        """Frame of the handler."""
+        return getattr(self._handler, "cr_frame", None)
+
+    @property
+    def cr_await(self) -> Any:
+        """Awaitable that the handler waits for."""
+        return getattr(self._handler, "cr_await", None)
 
 
 def _foreign(message: object) -> str:

@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -135,6 +136,34 @@ async def test_a_trio_handler_that_insists_on_what_is_foreign_is_ended(connector
 
     assert "say backend='asyncio'" in (await connectors.test_async("vpc.create.aws"))["error"]
     assert len(tries) == 2
+
+
+async def test_the_stack_of_a_task_shows_the_handler_and_what_it_awaits(fake_bus: FakeBus) -> None:
+    """Tools that tell where a connector hangs find the line."""
+    connectors = Connectors("aws")
+
+    async def dig() -> None:
+        await trio.sleep_forever()
+
+    @connectors.create("vpc")
+    async def create() -> None:
+        await dig()
+
+    async with open_connector(connectors, fake_bus, drain=0.0) as peer:
+        peer.ask()
+        await wait_all_tasks_blocked()
+        (task,) = (one for one in tasks_below(trio.lowlevel.current_root_task()) if one.name == "create")
+        names = [frame.f_code.co_name for frame, _ in task.iter_await_frames()]
+        assert names[-5:] == ["create", "dig", "sleep_forever", "wait_task_rescheduled", "_real_async_yield"]
+
+
+def tasks_below(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    """Yield a task and all below it."""
+    if task is not None:
+        yield task
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                yield from tasks_below(child)
 
 
 async def test_context_variables_of_a_handler_are_its_own(
