@@ -37,6 +37,7 @@
     │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be read
+    ├── NotPosted                a notification got no answer
     ├── RecordError              a connector's record of what it did cannot be used
     ├── BrokerError              the embedded broker could not be started
     ├── Hung                     work on one build blocked the loop for too long, and was interrupted

@@ -11,6 +11,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest, note_beats, read_note
+from scheduler.client.counts import GATED, STATES, counts_of
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.orders import ToldOrder, read_event, read_order
 from scheduler.client.timeline import FINISHED, Span, read_timeline

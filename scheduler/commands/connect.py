@@ -27,7 +27,7 @@ _LONGEST: Final = 86_400.0
 """Seconds of the longest drain."""
 _INBOX: Final = "_INBOX.connector"
 """Prefix of inboxes that the shipped permissions give to connectors."""
-_STORES: Final = "sqlite:PATH or memory"
+_STORES: Final = "sqlite:PATH, kv:BUCKET or memory"
 
 
 def connect(
@@ -163,4 +163,11 @@ def _store_of(text: str) -> "Store | None":
         from scheduler.connectors.sqlite import SQLiteStore  # noqa: PLC0415 - needed only here
 
         return SQLiteStore(place)
+    if kind == "kv" and place:
+        from scheduler.connectors.bucket import BucketStore  # noqa: PLC0415 - needed only here
+
+        try:
+            return BucketStore(place)
+        except ValueError as error:
+            raise InvalidSettings(f"--store: {error}") from None
     raise InvalidSettings(f"--store: {printable(text, 80)!r} is none of {_STORES}")

@@ -86,9 +86,8 @@ class Job:
             outcome = await self._outcome()
             if outcome is not None:
                 await self._settle(outcome)
-        except Exception as error:
-            self.answer(failed(error))
-            log.exception("internal error in the connector kit")
+        except Exception as error:  # noqa: BLE001 - answered and logged
+            self._fail(failed(error))
         finally:
             handler.counts.seconds += trio.current_time() - began
             self._end()

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from scheduler.definition.converter import BUILD_ID, MAX_HEARTBEAT, MAX_TIMEOUT
-from scheduler.definition.model import BUILD_ACTIONS, PSEUDO_IDS, Action, State
+from scheduler.definition.model import BUILD_ACTIONS, PSEUDO_IDS, UNSENT, Action, State
 from scheduler.definition.patterns import WORD
 from scheduler.definition.places import MAX_NAME, MAX_NAMES
 from scheduler.definition.rules import LONGEST, MOST, MOST_ATTEMPTS, MOST_RULES, ONCE, OnError
@@ -120,10 +120,6 @@ class ChangeDocument(Struct, rename=lambda name: f"_{name}"):
     timeout: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_TIMEOUT)] | UnsetType | None,
         Meta(description="How long one attempt may take, or an approval, in seconds."),
-    ] = UNSET
-    heartbeat: Annotated[
-        Annotated[float, Meta(gt=0, le=MAX_HEARTBEAT)] | UnsetType | None,
-        Meta(description="Fail the attempt without a heartbeat for so many seconds."),
     ] = UNSET
     heartbeat: Annotated[
         Annotated[float, Meta(gt=0, le=MAX_HEARTBEAT)] | UnsetType | None,

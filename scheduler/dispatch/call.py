@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from scheduler.bus import Outgoing
 from scheduler.definition.reply_subjects import ADDRESS
 from scheduler.dispatch.channels import Channels
+from scheduler.dispatch.inherited import Inherited
 from scheduler.dispatch.pulse import Pulse
 from scheduler.dispatch.timers import Timer
 from scheduler.journal.records import Position
@@ -39,16 +40,6 @@ class Signal(Enum):
     NOBODY = "nobody subscribes to the subject"
     WITHDRAWN = "the request never left"
     LEFT = "we stop waiting; the reply may still come, to another process"
-
-
-@frozen
-class Inherited:
-    """Further ways for the reply to a request that an earlier process has sent."""
-
-    old: str = ""
-    """Token of its reply subject, where that is one of a version before these had an owner."""
-    heard: tuple[str, ...] = ()
-    """Subjects that its reply and its heartbeats may come in on, as `Connectors.hear` returned them."""
 
 
 class Exchange(Protocol):

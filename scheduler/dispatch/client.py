@@ -23,7 +23,7 @@ from scheduler.definition.reply_subjects import (
 )
 from scheduler.definition.subjects import REPLY_SUBJECTS
 from scheduler.dispatch.beats import Beats
-from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.call import Call
 from scheduler.dispatch.cancelling import Cancelling
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher

@@ -6,6 +6,7 @@ from scheduler.definition.graph import Vertex
 from scheduler.dispatch.call import Call
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
+from scheduler.supervision.heartbeats import heartbeats, in_words
 from scheduler.supervision.reasons import Knowledge, Reason, command
 from scheduler.text import seconds
 from scheduler.walk import Walk
@@ -16,6 +17,8 @@ _LATE_AT_LEAST: Final = 10.0
 """Seconds before which no attempt is late."""
 _LATE_OTHERWISE: Final = 60.0
 """Seconds from which on an attempt is late where nothing is usual."""
+_ALIVE: Final = 30.0
+"""Seconds from its last heartbeat for which a connector is taken to be at work."""
 _LITTLE_TIME: Final = 600.0
 """Seconds until a timeout from which on more time is proposed."""
 
@@ -56,7 +59,9 @@ class Attempts:
         usual = self._knowledge.usual(subject)
         age = None if sent is None else max(0.0, self._timings.clock() - sent)
         left = None if call is None else call.time_left
-        gone = self._knowledge.subscribed.get(subject) is False
+        beats = heartbeats(call, self._plan.texts)
+        alive = bool(beats) and beats["beat"] < _ALIVE
+        gone = not alive and self._knowledge.subscribed.get(subject) is False
         facts = [] if age is None else [f"sent {seconds(age)} ago"]
         if usual is not None:
             facts.append(f"usually {seconds(usual)}")
@@ -69,13 +74,16 @@ class Attempts:
             text = f"it waits for its connector to answer on {subject}"
         if facts:
             text = f"{', '.join(facts)}: {text}"
+        if beats:
+            more |= beats
+            text += f"; {in_words(beats)}"
         if left is not None:
             text += f"; it times out in {seconds(left)}"
         if call is not None and (missed := call.maybe_missed):
             text += f"; {missed}: check whether it was done, then skip it (with what was returned)"
         more["connector"] = "gone" if gone else "silent"
-        late = _is_late(age, usual)
-        return Reason(text, sent, more, self._cures(vertex, left) if gone or late else ())
+        helpless = gone or (not alive and _is_late(age, usual))
+        return Reason(text, sent, more, self._cures(vertex, left) if helpless else ())
 
     def _cures(self, vertex: Vertex, left: float | None) -> list[str]:
         build, component = self._plan.build.id, self._plan.graph.ids[vertex]

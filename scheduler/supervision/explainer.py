@@ -10,12 +10,14 @@ from scheduler.definition.template import Laborious
 from scheduler.dispatch.slots import Slots
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
-from scheduler.plan import Phase, Plan
+from scheduler.plan import Phase, Plan, gates
 from scheduler.plan.phases import IN_FLIGHT
 from scheduler.stores import Store
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.supervision.heartbeats import heartbeats, in_words
-from scheduler.text import agreeing, doing, seconds
+from scheduler.supervision.attempts import Attempts
+from scheduler.supervision.heartbeats import heartbeats
+from scheduler.supervision.reasons import Knowledge, Reason, command
+from scheduler.text import agreeing, doing, listed, seconds
 from scheduler.walk import Walk
 
 Document = dict[str, Any]
@@ -114,7 +116,7 @@ def component(seen: Seen, vertex: Vertex, *, graph: bool = False) -> Document:
         document["retry_at"] = timings.clock() + left
     if failed := timings.failed(vertex):
         document["failed"] = [attempt._asdict() for attempt in failed]
-    if seen.walk is not None and phase in IN_FLIGHT:
+    if seen.walk is not None and plan.phases[vertex] in IN_FLIGHT:
         document |= heartbeats(seen.walk.call_of(vertex), plan.texts)
     error = plan.error(vertex)
     if error is not None:
@@ -267,25 +269,6 @@ class Explainer:
         return Reason(
             f"it is left out, since {listed(shown, len(failed))} failed", None, {"waits_for": shown}
         )
-
-    def _running(self, vertex: Vertex) -> Reason:
-        walk, timings = self._seen.walk, self._seen.timings
-        sent = timings.sent(vertex)
-        call = None if walk is None else walk.call_of(vertex)
-        subject = self._plan.requests.subject(vertex) if call is None else call.request.subject
-        more: Document = {"subject": subject, "attempt": self._plan.attempt(vertex)}
-        if call is not None and call.unheard_of:
-            text = f"no connector is subscribed to {subject}"
-            return Reason(text, sent, {**more, "connector": "none"})
-        if call is not None and call.outgoing is not None and not call.outgoing.generation:
-            return Reason("its request waits for the connection to the broker", sent, more)
-        text = f"it waits for its connector to answer on {subject}"
-        if beats := heartbeats(call, self._plan.texts):
-            more |= beats
-            text += f"; {in_words(beats)}"
-        if call is not None and (missed := call.maybe_missed):
-            text += f"; {missed}: check whether it was done, then skip it (with what was returned)"
-        return Reason(text, sent, {**more, "connector": "silent"})
 
     def _retrying(self, vertex: Vertex) -> Reason:
         walk, timings = self._seen.walk, self._seen.timings

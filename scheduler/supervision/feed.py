@@ -27,6 +27,7 @@ from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
 from scheduler.plan import Plan
 from scheduler.supervision.beat_feed import BeatFeed
+from scheduler.supervision.notices import Notices
 from scheduler.walk import Observer
 
 _log = structlog.get_logger()
@@ -93,6 +94,7 @@ class Track(Observer):
         "_failing",
         "_feed",
         "_ids",
+        "_notices",
         "_resumed",
         "_subject",
         "orders",
@@ -210,15 +212,15 @@ class Track(Observer):
             event.by, event.vouched, event.reason = order.by or None, bool(order.user), order.reason or None
         self._note(event)
         if what == "gated" and component is not None and self._notices is not None:
-            self._notices.gated(self._plan, now, component)
+            self._notices.gated(self.plan, now, component)
 
     def begin(self) -> None:
         """Notify again of a failure that an earlier process saw: it may have died before anyone was told."""
-        state = self._plan.state
+        state = self.plan.state
         if state.cause is not None and not state.cancelled and not state.over:
             self._failing = True
             if self._notices is not None:
-                self._notices.failing(self._plan, self.timings.clock())
+                self._notices.failing(self.plan, self.timings.clock())
 
     def end(self, status: str, error: str | None) -> None:
         """Note the end of the build, before its report.
@@ -234,20 +236,17 @@ class Track(Observer):
     def reported(self) -> None:
         """Notify of the end of the build: its report is out."""
         if self._notices is not None:
-            self._notices.finished(self._plan, self.timings.clock())
+            self._notices.finished(self.plan, self.timings.clock())
 
     def _note_failing(self, component: str, error: str, now: float) -> None:
         """Note the first failure of this run; what fails after a cancel is no news."""
-        if self._failing or self._plan.state.cancelled:
+        if self._failing or self.plan.state.cancelled or self.plan.state.cause is None:
+            # Without a cause nothing of the build has failed: an operator has had an attempt given up.
             return
         self._failing = True
         self._note(_Event("failing", self.sequence + 1, now, component, error=error))
         if self._notices is not None:
-            self._notices.failing(self._plan, now)
-
-    def beat(self, call: Call) -> None:
-        """Note that the connector of an attempt has said something new; published within a second."""
-        self._feed.beats.note(self, call)
+            self._notices.failing(self.plan, now)
 
     def beat(self, call: Call) -> None:
         """Note that the connector of an attempt has said something new; published within a second."""

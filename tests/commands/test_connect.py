@@ -101,8 +101,12 @@ def test_a_module_may_be_in_a_package(folder: Path) -> None:
         ),
         (["mine:number"], "mine:number is of type int, and no Connectors; did you mean mine:"),
         (["mine:empty"], "mine:empty has no handler: decorate a function, as in @empty.create('vpc')"),
-        (["mine:connectors", "--store", "mongo"], "--store: 'mongo' is none of sqlite:PATH or memory"),
+        (
+            ["mine:connectors", "--store", "mongo"],
+            "--store: 'mongo' is none of sqlite:PATH, kv:BUCKET or memory",
+        ),
         (["mine:connectors", "--store", "sqlite:"], "--store: 'sqlite:' is none of"),
+        (["mine:connectors", "--store", "kv:a.b"], "--store: "),
         (["mine:connectors", "--drain", "long"], "--drain: 'long' is not a duration"),
     ],
 )

@@ -15,7 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.bus.outbox import Queued
 from scheduler.definition.reply_subjects import beat_subject, interest, owner_of
-from scheduler.dispatch.call import Call, Inherited
+from scheduler.dispatch.call import Call
+from scheduler.dispatch.inherited import Inherited
 from scheduler.dispatch.pulse import Pulse
 from scheduler.errors import BusClosed
 from scheduler.plan.outcome import failure

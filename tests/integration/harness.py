@@ -312,8 +312,8 @@ class Message:
     """A message as it came in."""
 
     def __init__(self, message: Msg) -> None:
+        self.at = time.monotonic()
         self.subject = message.subject
-        self.reply = message.reply
         self.data = message.data
         self.reply = message.reply
         self.headers = dict(message.headers or {})

@@ -60,7 +60,9 @@ def connect(world: World, folder: Path, *arguments: str) -> Scheduler:
 
 def stats(world: World) -> list[JSON]:
     """What the connector's handlers did so far."""
-    endpoints: list[JSON] = world.client().request("$SRV.STATS.connector-aws", b"")["endpoints"]
+    client = world.client()
+    client.ping("connector-aws")
+    endpoints: list[JSON] = client.request("$SRV.STATS.connector-aws", b"")["endpoints"]
     return endpoints
 
 

@@ -60,9 +60,15 @@ class Guarded:
         return f"nats://{user}:{PASSWORDS[user]}@127.0.0.1:{self.server.port}"
 
     def scheduler(
-        self, *arguments: str, user: str = "scheduler", ready: bool = True, **more: str
+        self,
+        *arguments: str,
+        user: str = "scheduler",
+        ready: bool = True,
+        cwd: Path | None = None,
+        **more: str,
     ) -> Scheduler:
-        scheduler = Scheduler(*arguments, env={"NATS_URL": self.url(user), "SCHEDULER_STORE": "", **more})
+        variables = {"NATS_URL": self.url(user), "SCHEDULER_STORE": "", **more}
+        scheduler = Scheduler(*arguments, env=variables, cwd=cwd)
         self._stack.callback(scheduler.close)
         if ready:
             scheduler.await_log("ready", store="jetstream")

@@ -16,11 +16,13 @@ from attrs import evolve
 from msgspec.structs import replace
 
 import scheduler.dispatch.sending
+import scheduler.plan.plan
+import scheduler.plan.requests
 import scheduler.stores.appender
 import scheduler.supervision.reader
 from scheduler.bus import Bus, Message
 from scheduler.config import Settings
-from scheduler.definition.model import Resend
+from scheduler.definition.model import Action, Resend
 from scheduler.definition.reply_subjects import BEAT_ADDRESS
 from scheduler.definition.rules import Retry
 from scheduler.definition.template import Rendered, Scope, Template, Work
@@ -42,6 +44,7 @@ from scheduler.journal.records import Position, encode_event
 from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request, steering
 from scheduler.plan.attempts import Again, AttemptCounts
+from scheduler.plan.gates import expire
 from scheduler.plan.outcome import Outcome, failure, read_reply
 from scheduler.plan.report import Report
 from scheduler.plan.requests import Requests

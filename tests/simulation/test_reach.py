@@ -70,6 +70,7 @@ def _of_a_log(record: Record) -> Counter[str]:
         met["failed by a connector"] += error.endswith("cannot")
         met["nobody listened"] += error.startswith("no connector")
         met["outcome unknown"] += error.startswith("outcome unknown")
+        met["given up for another attempt"] += error.endswith("who had it sent again: it hangs")
         met["a gate that nobody decides"] += error.startswith("not approved within")
         met["late success kept"] += "adoptable" in body
         met["tried once, by its connector's word"] += error.endswith("not retryable)")

@@ -99,6 +99,61 @@ async def test_a_connector_that_does_not_answer(autojump_clock: MockClock) -> No
         nursery.cancel_scope.cancel()
 
 
+async def test_what_is_usual_is_told(autojump_clock: MockClock) -> None:
+    """What takes no longer needs no cure; what takes much longer does."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        patient.knowledge = Knowledge({"vpc.create.aws": 7.0}.get, {"vpc.create.aws": True})
+        await patient.start(nursery)
+        await trio.sleep(15)
+        why = patient.why("a")
+        assert why["text"].startswith("sent 15.0s ago, usually 7.0s: it waits for its connector to answer")
+        assert (why["usual"], why["connector"], why.get("cures")) == (7.0, "silent", None)
+        await trio.sleep(225)
+        why = patient.why("a")
+        assert why["text"].startswith("sent 4m00s ago, usually 7.0s: it waits for its connector")
+        assert why["cures"][0] == "scheduler retry b1 a --now"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_connector_that_has_gone(autojump_clock: MockClock) -> None:
+    """It had the request, and nobody subscribes now: said at once, with what helps."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        patient.knowledge = Knowledge(subscribed={"vpc.create.aws": False})
+        await patient.start(nursery)
+        await trio.sleep(1)
+        why = patient.why("a")
+        assert why["text"].startswith(
+            "sent 1.0s ago: nobody is seen to subscribe to vpc.create.aws now: its connector may have ended"
+        )
+        assert why["connector"] == "gone"
+        assert why["cures"][0] == "scheduler retry b1 a --now"
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_about_to_time_out_can_be_given_more_time(autojump_clock: MockClock) -> None:
+    """That is proposed when little of its time is left."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([change("a", _timeout=700)]))
+        await patient.start(nursery)
+        await trio.sleep(99)
+        assert not any("extend" in cure for cure in patient.why("a")["cures"])
+        await trio.sleep(2)
+        assert "scheduler extend b1 a 1h" in patient.why("a")["cures"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_proposed_command_can_be_given_to_a_shell(autojump_clock: MockClock) -> None:
+    """Ids that a shell would take apart are quoted."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document([change("a b")]))
+        await patient.start(nursery)
+        await patient.fail("a b")
+        assert patient.why("a b")["cures"] == ["scheduler retry b1 'a b'"]
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_connector_that_says_how_far_it_is(autojump_clock: MockClock) -> None:
     """Who it is, when it last said so, and what; in the answer about the component as well."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
@@ -108,8 +163,7 @@ async def test_a_connector_that_says_how_far_it_is(autojump_clock: MockClock) ->
         world.bus.deliver(to, b'{"instance": "c-7", "progress": 0.4, "message": "s3cret-word\\u001b"}')
         await trio.sleep(2)
         why = patient.why("a")
-        text = "it waits for its connector to answer on vpc.create.aws; "
-        assert why["text"] == f"{text}beats from c-7, the last 2.0s ago: 40 %, ***\\x1b"
+        assert "; beats from c-7, the last 2.0s ago: 40 %, ***\\x1b; it times out" in why["text"]
         told = {"beat": 2.0, "instance": "c-7", "progress": 0.4, "message": "***\\x1b"}
         assert why.items() >= told.items()
         assert component(patient.seen, 0).items() >= told.items()
@@ -126,7 +180,7 @@ async def test_a_connector_that_only_says_that_it_is_there(autojump_clock: MockC
         assert "beat" not in component(patient.seen, 0)
         world.bus.deliver(beat_subject(world.sent[0].reply), b"")
         await trio.sleep(1)
-        assert patient.why("a")["text"].endswith("; beats, the last 1.0s ago")
+        assert patient.why("a")["text"].endswith("; beats, the last 1.0s ago; it times out in 59m59s")
         nursery.cancel_scope.cancel()
 
 

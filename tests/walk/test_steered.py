@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
+import json
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -280,6 +281,10 @@ async def test_cancelled_now_it_gives_up(autojump_clock: MockClock) -> None:
 async def test_an_attempt_is_given_up_and_another_one_is_sent(autojump_clock: MockClock) -> None:
     """Under another id, at once; what depends on it begins when that is answered."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        cancels: list[JSON] = []
+        await world.bus.subscribe(
+            "scheduler.cancel.*.*.*", lambda message: cancels.append(json.loads(message.data))
+        )
         run = Run(world, document("abc", [("a", "b")]))
         await run.start(nursery)
         said = await steering_of(run).retry_now(0, reason="")
@@ -287,6 +292,8 @@ async def test_an_attempt_is_given_up_and_another_one_is_sent(autojump_clock: Mo
         await wait_all_tasks_blocked()
         assert world.cloud.asked == ["a", "c", "a"]
         assert len(set(attempts(world, "a"))) == 2
+        [told] = cancels
+        assert (told["attempt"], told["component"]) == (attempts(world, "a")[0], "a")
         for name in "acb":
             world.cloud.answer(name)
             await tick()
