@@ -52,6 +52,11 @@ def components(context: Any) -> Candidates:
     return [] if answer is None else _described(answer.get("components"), "state")
 
 
+def waiting_gates(context: Any) -> Candidates:
+    """Offer the ids of the components of that build which wait for a person."""
+    return [(name, state) for name, state in components(context) if state == "gated"]
+
+
 def build_files(context: Any) -> Candidates:
     """Offer JSON and YAML files, and folders."""
     return [(path, "") for path in paths(context.incomplete) if path.endswith(("/", *ENDINGS))]

@@ -14,7 +14,7 @@ from scheduler.client.lenient import text
 from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
 from scheduler.commands.completers import components
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
-from scheduler.commands.parameters import BuildId, ComponentId, RunningBuildId
+from scheduler.commands.parameters import BuildId, ComponentId, GateId, RunningBuildId
 from scheduler.commands.saying import say
 from scheduler.commands.signing import As, Reason, signed
 from scheduler.control import verbs
@@ -135,7 +135,7 @@ def _read_output(given: str) -> dict[str, Any]:
 
 def approve(
     build: RunningBuildId,
-    component: ComponentId,
+    component: GateId,
     /,
     *,
     reason: Reason = "",
@@ -150,7 +150,7 @@ def approve(
 
 def reject(
     build: RunningBuildId,
-    component: ComponentId,
+    component: GateId,
     /,
     *,
     reason: Reason = "",

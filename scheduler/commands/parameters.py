@@ -12,6 +12,7 @@ from scheduler.commands.completers import (
     components,
     contexts,
     running_builds,
+    waiting_gates,
 )
 from scheduler.config import RANGES
 from scheduler.setting import (
@@ -61,6 +62,9 @@ BuildId: TypeAlias = Annotated[str, Parameter(help="Id of the build.", completer
 RunningBuildId: TypeAlias = Annotated[str, Parameter(help="Id of the build.", completer=running_builds)]
 ComponentId: TypeAlias = Annotated[
     str, Parameter(help="Id of a component of the build.", completer=components)
+]
+GateId: TypeAlias = Annotated[
+    str, Parameter(help="Id of a component that waits for a person.", completer=waiting_gates)
 ]
 
 

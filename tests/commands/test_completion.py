@@ -32,6 +32,9 @@ def offered(*words: str) -> list[str]:
     return [value for value, _ in candidates(build_app(), words)]
 
 
+COMPONENTS = ["vpc::web", "vpc::db", "approve::go"]
+
+
 @pytest.fixture
 def reached(scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch) -> FakeScheduler:
     """A scheduler with builds, that a shell's question reaches."""
@@ -41,7 +44,8 @@ def reached(scheduler: FakeScheduler, monkeypatch: pytest.MonkeyPatch) -> FakeSc
         return {"builds": [{"id": id_, "status": status} for id_, status in known.items()], "next": None}
 
     scheduler.answers["list"] = builds
-    components = [{"id": "vpc::web", "state": "running"}, {"id": "vpc::db", "state": "waiting"}]
+    states = {"vpc::web": "running", "vpc::db": "waiting", "approve::go": "gated"}
+    components = [{"id": id_, "state": state} for id_, state in states.items()]
     scheduler.answers["get"] = lambda _: {"id": "prod-1", "components": components, "next": None}
     monkeypatch.setattr("scheduler.bus.nats.open_bus", scheduler.open)
     return scheduler
@@ -145,12 +149,14 @@ def test_the_options_of_a_file_are_offered(
         ("retry", [*BUILDS, *FINISHED]),
         ("export", [*BUILDS, *FINISHED]),
         ("status --json", [*BUILDS, *FINISHED]),
-        ("why prod-1", ["vpc::web", "vpc::db"]),
-        ("skip prod-1", ["vpc::web", "vpc::db"]),
-        ("graph prod-1 --around", ["vpc::web", "vpc::db"]),
+        ("why prod-1", COMPONENTS),
+        ("skip prod-1", COMPONENTS),
+        ("graph prod-1 --around", COMPONENTS),
         ("why prod-1 vpc::web", []),
+        ("approve prod-1", ["approve::go"]),
+        ("reject prod-1", ["approve::go"]),
         ("report", [*BUILDS, *FINISHED]),
-        ("report prod-1 --component", ["vpc::web", "vpc::db"]),
+        ("report prod-1 --component", COMPONENTS),
         ("wait", [*BUILDS, *FINISHED]),
     ],
 )
