@@ -99,10 +99,12 @@ class EtaEstimator:
     async def overdue(self, seen: Seen) -> float | None:
         """Return the seconds by which the attempt that the end waits for has taken longer than expected.
 
-        None if there is no such attempt, or no end is foreseen.
+        None if there is no such attempt, no end is foreseen, or its time was only guessed.
         """
         prospect = await self._look(seen)
-        if prospect is None or not prospect.is_overdue(seen.plan):
+        if prospect is None or prospect.late is None or not prospect.is_overdue(seen.plan):
+            return None
+        if self._durations.known(seen.plan.requests.subject(prospect.late)) is None:
             return None
         return prospect.overdue + trio.current_time() - prospect.at
 

@@ -85,6 +85,15 @@ async def test_an_attempt_that_is_late_makes_the_build_overdue(autojump_clock: M
         assert await asked.eta(patient.seen) == pytest.approx(19)
 
 
+async def test_what_takes_longer_than_a_mere_guess_is_not_overdue(autojump_clock: MockClock) -> None:
+    """Nothing is known of such requests: there is no end in sight, and nobody is late."""
+    async with ill(document("ab", [("a", "b")])) as patient:
+        asked = eta(Durations())
+        assert await asked.end(patient.seen) == (2.0, None)
+        await trio.sleep(60)
+        assert await asked.end(patient.seen) == (None, None)
+
+
 async def test_an_attempt_that_the_end_does_not_wait_for_is_not_what_is_overdue(
     autojump_clock: MockClock,
 ) -> None:
