@@ -155,7 +155,7 @@ class ConnectorClient:
             on_news=on_beat,
         )
         """Heartbeats of connectors; `Beats.run` has to be running."""
-        self.returned = Returned(bus, self.router.by_component, self._sent_again)
+        self.returned = Returned(bus, self.router.by_component, self._send_again)
         """Answers connectors that come back; `Returned.run` has to be running."""
         self._doubles = None if listener is None else SecondCopies(lambda: bus.connected, listener)
         self.hearing = Hearing(bus, self._doubles, self.receiving.take, self.beats.take)
@@ -255,13 +255,16 @@ class ConnectorClient:
         self.router.add(call)
         return call
 
-    def _sent_again(self, call: Call) -> None:
-        """Start the clocks of an attempt whose connector came back and gets its request again."""
+    def _send_again(self, call: Call) -> bool:
+        """Send a request again to a connector that came back, and start its clocks; return whether so."""
+        if not self.sending.publish_again(call):
+            return False
         if call.timer is None:
             # It was held back until then, as its build is paused.
             self.arm(call)
         else:
             self.beats.watch(call)
+        return True
 
     def _call(self, request: Request, token: str) -> Call:
         if not token:

@@ -67,18 +67,16 @@ class Returned:
     Args:
         bus: connection on which they say so.
         calls: newest call of each component, by build and component.
-        on_sent: callback with each call whose request was sent again.
+        send: sends the request of a call again; returns whether the bus took it.
     """
 
-    def __init__(
-        self, bus: Bus, calls: Mapping[tuple[str, str], Call], on_sent: Callable[[Call], None]
-    ) -> None:
+    def __init__(self, bus: Bus, calls: Mapping[tuple[str, str], Call], send: Callable[[Call], bool]) -> None:
         self.counts: Counter[str] = Counter()
         """Number of attempts that were sent again, and of attempts and messages that were dropped, by
         reason."""
         self._bus = bus
         self._calls = calls
-        self._on_sent = on_sent
+        self._send_again = send
         self._messages: deque[Message] = deque()
         self._bytes = 0
         """Size of the messages that wait."""
@@ -186,8 +184,9 @@ class Returned:
         if call.is_queued or (call.unheard_of and call.wanted):
             self.counts["about to be sent"] += 1
             return False
-        call.publish()
-        self._on_sent(call)
+        if not self._send_again(call):
+            self.counts["not taken by the bus"] += 1
+            return False
         return True
 
     def _drop(self, message: Message, reason: str) -> None:

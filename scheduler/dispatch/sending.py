@@ -22,6 +22,7 @@ from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError
 from scheduler.plan import Request
 from scheduler.plan.outcome import Outcome, failure
+from scheduler.runtime.log_limits import RateLimitedLog
 
 KEY: Final = "Scheduler-Component-Key"
 """Header that is the same over all attempts of a component."""
@@ -92,6 +93,7 @@ class Sending:
         self._cancelling = cancelling
         self._start_timeout = start_timeout
         self._forget = forget
+        self._log = RateLimitedLog()
 
     @property
     def connection(self) -> int:
@@ -106,6 +108,29 @@ class Sending:
 
     def publish(self, call: Call) -> None:
         """Hand a request to the bus; what the bus refuses at once fails the component."""
+        try:
+            self._publish(call)
+        except BusError as error:
+            call.deliver(_refused(error))
+
+    def publish_again(self, call: Call) -> bool:
+        """Hand a request to the bus once more, that a connector may have; return whether the bus took it.
+
+        Where it did not, nothing has changed: the reply is awaited as before.
+        """
+        try:
+            self._publish(call)
+        except BusError as error:
+            self._log.warning(
+                "a request could not be sent again",
+                build=call.request.build,
+                component=call.request.component,
+                reason=str(error),
+            )
+            return False
+        return True
+
+    def _publish(self, call: Call) -> None:
         request = call.request
         if call.outgoing is not None and call.outgoing.generation and not call.unheard:
             call.maybe_out = True
@@ -120,17 +145,11 @@ class Sending:
             headers = _HEADERS.filled(attempt, shown, beats)
         else:
             headers = _HEADERS_ASKING.filled(attempt, shown, beats, _shortest(within))
-        try:
-            call.outgoing = self._bus.publish(
-                request.subject, request.body, reply=call.reply, headers=headers
-            )
-        except BusError as error:
-            call.deliver(_refused(error))
-        else:
-            if within is not None and (pulse := self.pulses.get(call)) is not None:
-                pulse.sent = self._timers.now()
-            if call.departing is not None:
-                call.departing(call)
+        call.outgoing = self._bus.publish(request.subject, request.body, reply=call.reply, headers=headers)
+        if within is not None and (pulse := self.pulses.get(call)) is not None:
+            pulse.sent = self._timers.now()
+        if call.departing is not None:
+            call.departing(call)
 
     async def repeat(self, call: Call) -> Outcome | Signal:
         """Publish a request again that nobody received, until there is an end; to be called by the waiter.

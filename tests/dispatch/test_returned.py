@@ -13,6 +13,7 @@ from support.bench import KEY, Bench, open_bench, reply, request
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.dispatch import returned
+from scheduler.errors import BusFull
 
 
 async def come_back(bench: Bench, *attempts: str, provider: str = "aws", **more: Any) -> None:
@@ -37,6 +38,29 @@ async def test_what_is_in_flight_is_sent_again_under_the_same_id(autojump_clock:
         first, second = bench.requests
         assert (first.data, first.reply, first.headers) == (second.data, second.reply, second.headers)
         await bench.say(second.reply, reply(_state="completed"))
+        assert attempt.outcome.completed
+
+
+async def test_what_the_bus_does_not_take_again_is_awaited_as_before(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connector may have the first copy: its reply counts, and nothing fails by our own want of room."""
+    async with open_bench() as bench:
+        attempt = await bench.send()
+
+        def full(*_: object, **__: object) -> None:
+            raise BusFull("no room")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(bench.bus, "publish", full)
+            await come_back(bench, "b1/a/1")
+        assert bench.connectors.returned.counts == {
+            "not taken by the bus": 1,
+            "not in flight here": 0,
+            "beyond a thousand": 0,
+        }
+        assert attempt.call.answer is None
+        await bench.say(bench.requests[0].reply, reply(_state="completed"))
         assert attempt.outcome.completed
 
 
