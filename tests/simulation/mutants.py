@@ -618,7 +618,7 @@ def _sent_again_whatever_is_named() -> list[Patch]:
 
     async def all_of_them(returned: Returned) -> dict[str, Call]:
         await trio.lowlevel.checkpoint()
-        late = returned._on_sent.__self__._calls.values()  # type: ignore[attr-defined]
+        late = returned._send_again.__self__.router.by_token.values()  # type: ignore[attr-defined]
         return {call.request.attempt: call for call in late}
 
     return [
