@@ -230,8 +230,10 @@ def test_an_attempt_that_hangs_is_given_up_for_another(
         desk.restart()
     desk.connectors.release("again")
     desk.submitter.done(document)
-    assert [one.rpartition("/")[2] for one in desk.attempts(document, "vpc::1")] == ["1", "2"]
-    assert len(desk.attempts(document, "disk::1")) == 1
+    numbers = [one.rpartition("/")[2] for one in desk.attempts(document, "vpc::1")]
+    # What is not known to have left before the kill is sent again, under the same id.
+    assert (list(dict.fromkeys(numbers)) if killed else numbers) == ["1", "2"]
+    assert len(set(desk.attempts(document, "disk::1"))) == 1
     told = desk.command("history", document["id"]).output.splitlines()
     assert told[1].endswith("it hangs")
 
