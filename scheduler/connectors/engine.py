@@ -140,11 +140,12 @@ class Engine:
                 with self._starting:
                     await self._subscribe(subscriptions)
                     await self._return_unanswered()
-                    log.info("connector is ready", provider=self.provider, handlers=len(self.handlers))
                 here = Running(self.bus, self.instance, self.provider, self.handlers, self.workload)
                 async with AsyncExitStack() as companions:
                     for companion in beside:
                         await companions.enter_async_context(companion(here))
+                    if not self.stopping.is_set():
+                        log.info("connector is ready", provider=self.provider, handlers=len(self.handlers))
                     task_status.started(here)
                     await self.stopping.wait()
                 await self._stop(subscriptions)
