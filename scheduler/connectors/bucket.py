@@ -56,8 +56,7 @@ _read_begun = msgspec.json.Decoder(_Begun).decode
 class BucketStore:
     """A `Store` in a bucket, which is made where it is missing.
 
-    The user needs ``$KV.<bucket>.>``, and of JetStream's API ``STREAM.CREATE``, ``STREAM.INFO``,
-    ``STREAM.MSG.GET`` and ``STREAM.PURGE``, each followed by ``KV_<bucket>``.
+    What the connector's user has to be permitted for that stands in `scheduler permissions`, as a comment.
 
     Args:
         bucket: name of the bucket, such as ``connectors_aws``.
