@@ -75,7 +75,7 @@ def approve(plan: Plan, vertex: Vertex, order: Order) -> Settled:
         Refused: it is no gate, is not reached, or is decided.
         Laborious: rendering it takes long (`Requests.rendering`); nothing was changed.
     """
-    _check(plan, vertex)
+    check_reached(plan, vertex)
     at = datetime.fromtimestamp(order.time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return plan.complete_with(vertex, dict(zip(APPROVAL, (order.by, at, order.reason), strict=True)))
 
@@ -91,7 +91,7 @@ def reject(plan: Plan, vertex: Vertex, order: Order) -> Settled:
     Raises:
         Refused: it is no gate, is not reached, or is decided.
     """
-    _check(plan, vertex)
+    check_reached(plan, vertex)
     by = f" by {order.by}" if order.by else ""
     return plan.fail(vertex, f"rejected{by}: {order.reason}" if order.reason else f"rejected{by}")
 
@@ -101,18 +101,14 @@ def expire(plan: Plan, vertex: Vertex, seconds: float) -> Settled:
     return plan.fail(vertex, f"not approved within {seconds:.12g} s")
 
 
-def check_reached(plan: Plan, vertex: Vertex) -> None:
-    """Raise `Refused` unless a component is a gate that waits for a person now."""
-    _check(plan, vertex)
-
-
 def _missing(plan: Plan, vertex: Vertex) -> list[Vertex]:
     """Return what a component depends on directly, and is not completed."""
     phases = plan.phases
     return [one for one in plan.graph.dependencies[vertex] if phases[one] is not Phase.COMPLETED]
 
 
-def _check(plan: Plan, vertex: Vertex) -> None:
+def check_reached(plan: Plan, vertex: Vertex) -> None:
+    """Raise `Refused` unless a component is a gate that waits for a person now."""
     name, build = plan.graph.ids[vertex], plan.build.id
     if vertex not in plan.gates:
         action = plan.build.changes[vertex].action.value
