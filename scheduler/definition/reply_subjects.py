@@ -33,6 +33,9 @@ name. It begins with a dot, so that no other provider and token give the same.""
 BEAT_ADDRESS: Final = slice(len(BEAT) + 8, None)
 """The same part of a subject for heartbeats."""
 
+BEHIND_REPLY: Final = slice(len(REPLY), None)
+"""Part of a reply subject that follows `BEAT` in the subject for heartbeats (`beat_subject`)."""
+
 _TOKEN_BYTES = 16
 _OWNER_BYTES = 6
 _KEY = re.compile(r"[0-9a-f]{32}")
@@ -63,7 +66,7 @@ def beat_interest(owner: str) -> str:
 
 def beat_subject(reply: str) -> str:
     """Return the subject for heartbeats of the request with this reply subject."""
-    return BEAT + reply[len(REPLY) :]
+    return BEAT + reply[BEHIND_REPLY]
 
 
 def parse(subject: str) -> Address | None:

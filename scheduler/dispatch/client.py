@@ -222,7 +222,8 @@ class ConnectorClient:
         self.router.add(call)
         try:
             self.sending.arm(call)
-            self.beats.watch(call)
+            if request.heartbeat is not None or self.sending.asking:
+                self.beats.watch(call)
             self.sending.publish(call)
         except BaseException:
             call.close()

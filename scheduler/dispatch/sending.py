@@ -9,7 +9,7 @@ import trio
 
 from scheduler.bus import Bus
 from scheduler.bus.subjects import HeaderForm
-from scheduler.definition.reply_subjects import beat_subject
+from scheduler.definition.reply_subjects import BEAT, BEHIND_REPLY
 from scheduler.definition.subjects import HeaderValue, attempt_header
 from scheduler.dispatch.call import Call, Signal
 from scheduler.dispatch.cancelling import Cancelling
@@ -81,6 +81,8 @@ class Sending:
         self.pulses: dict[Call, Pulse] = {}
         self.deaf = False
         """Whether heartbeats cannot be heard, so that their absence says nothing."""
+        self.asking = heartbeats is not None
+        """Whether heartbeats may be asked for of requests that do not say so themselves."""
         self._on_expired = on_expired
         self._bus = bus
         self._timers = timers
@@ -139,8 +141,8 @@ class Sending:
         shown = attempt_header(key)
         # The two have the same texts in them.
         attempt = HeaderValue(request.attempt) if shown == key else attempt_header(request.attempt)
-        beats = HeaderValue(beat_subject(call.reply))
-        within = self.heartbeat(request)
+        beats = HeaderValue(BEAT + call.reply[BEHIND_REPLY])
+        within = self.heartbeat(request) if request.heartbeat is not None or self.asking else None
         if within is None:
             headers = _HEADERS.filled(attempt, shown, beats)
         else:
@@ -216,8 +218,7 @@ class Sending:
 
     def heartbeat(self, request: Request) -> float | None:
         """Return the seconds within which its connector has to beat again; None where it need not."""
-        if self.deaf or (request.heartbeat is None and self._heartbeats is None):
-            # Nearly all requests.
+        if self.deaf:
             return None
         return request.heartbeat or (self._heartbeats and self._heartbeats(request.subject))
 
