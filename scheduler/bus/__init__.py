@@ -111,6 +111,10 @@ class Bus(Protocol):
     def generation(self) -> int:
         """Number of connections that were established so far: it grows with every reconnect."""
 
+    @property
+    def clustered(self) -> bool:
+        """Whether the server that is, or was last, connected belongs to a cluster."""
+
     def publish(
         self, subject: str, data: bytes, *, reply: str = "", headers: Headers | HeaderBlock = None
     ) -> Outgoing:

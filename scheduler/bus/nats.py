@@ -93,6 +93,11 @@ class NatsBus(Endpoint):
         return self._connection is not None and self._connection.loss is None
 
     @property
+    def clustered(self) -> bool:
+        """Whether the server belongs to a cluster."""
+        return bool(self.cluster)
+
+    @property
     def behind(self) -> bool:
         """Whether more has come in than was read so far."""
         return self._connection is not None and self._connection.behind

@@ -122,6 +122,11 @@ class SimBus(Endpoint):
         return self._greeted
 
     @property
+    def clustered(self) -> bool:
+        """As in the port."""
+        return self._world.broker.size > 1
+
+    @property
     def behind(self) -> bool:
         """As in the port."""
         return False

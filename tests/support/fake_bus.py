@@ -64,6 +64,11 @@ class FakeBus(Endpoint):
         return self._up
 
     @property
+    def clustered(self) -> bool:
+        """As in the port."""
+        return False
+
+    @property
     def behind(self) -> bool:
         """As in the port."""
         return False

@@ -1,0 +1,78 @@
+"""Bucket of the leases: one key an instance, written by compare-and-set.
+
+It is read from the stream's leader: a replica may be behind, and an instance would count as gone that is not.
+"""
+
+from typing import Any, Final
+
+from scheduler.errors import JetStreamError
+from scheduler.fleet.lease import Found, Lease, encode_lease, read_lease
+from scheduler.jetstream.answers import Stored
+from scheduler.jetstream.api import JetStream
+
+BUCKET: Final = "SCHEDULER"
+"""Name of the key-value bucket."""
+STREAM: Final = f"KV_{BUCKET}"
+"""Stream of the bucket."""
+LEASES: Final = f"$KV.{BUCKET}.lease."
+"""Beginning of the subjects of leases; the key follows."""
+_NAME_IN_USE: Final = 10058
+
+
+class LeaseBucket:
+    """Leases in JetStream; each method raises BusError as `JetStream` does.
+
+    Args:
+        js: JetStream of the store.
+    """
+
+    def __init__(self, js: JetStream) -> None:
+        self._js = js
+
+    async def make(self, replicas: int) -> None:
+        """Make the bucket where it is missing; one that is there stays as it is."""
+        config: dict[str, Any] = {
+            "name": STREAM,
+            "subjects": [f"$KV.{BUCKET}.>"],
+            "storage": "file",
+            "num_replicas": replicas,
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "allow_rollup_hdrs": True,
+            "allow_direct": False,
+            "deny_delete": True,
+        }
+        try:
+            await self._js.call(f"STREAM.CREATE.{STREAM}", config)
+        except JetStreamError as error:
+            if error.err_code != _NAME_IN_USE:
+                raise
+
+    async def last(self, key: str) -> Stored | None:
+        """Return what stands at a key; None where that is nothing."""
+        return await self._js.last(STREAM, f"{LEASES}{key}")
+
+    async def write(self, key: str, lease: Lease, *, expected: int) -> int:
+        """Write a lease over the revision ``expected``, 0 for none; return its own.
+
+        Raises:
+            WrongLastSequence: another revision stands there.
+        """
+        ack = await self._js.publish(f"{LEASES}{key}", encode_lease(lease), expected=expected)
+        return ack.sequence
+
+    async def read(self) -> dict[str, Found]:
+        """Return all leases that this version can read, by key."""
+        found: dict[str, Found] = {}
+        sequence = 1
+        while (one := await self._js.first(STREAM, f"{LEASES}*", from_sequence=sequence)) is not None:
+            sequence = one.sequence + 1
+            lease = read_lease(one.data)
+            if lease is not None:
+                # One that is renewed meanwhile comes again, later.
+                found[one.subject.removeprefix(LEASES)] = Found(lease, one.sequence)
+        return found
+
+    async def remove(self, key: str, revision: int) -> None:
+        """Remove a lease, where it still is of this revision."""
+        await self._js.purge(STREAM, f"{LEASES}{key}", before=revision + 1)
