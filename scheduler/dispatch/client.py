@@ -78,6 +78,7 @@ class ConnectorClient:
         capture: how streams capture replies; None: they do not.
         on_stray: callback for replies for builds that this process does not hold; it returns whether it keeps
             them. What it does not keep is counted.
+        shares: returns whether other instances work on the same shared subjects, as in `Router`.
         sender_of: tells the sender of the build of an id.
         on_beat: callback for calls whose connector has said something new in a heartbeat.
     """
@@ -97,6 +98,7 @@ class ConnectorClient:
         executor: Executor | None = None,
         capture: Capture | None = None,
         on_stray: Callable[[Stray], bool] = lambda _: False,
+        shares: Callable[[], bool] = lambda: False,
         sender_of: Callable[[str], str] = lambda _: UNKNOWN,
         on_beat: Callable[[Call], None] = lambda _: None,
     ) -> None:
@@ -105,8 +107,9 @@ class ConnectorClient:
         """Connection on which replies on shared subjects come in."""
         self._bus = bus
         self._listener = listener
-        self._owner = owner_of(instance or secrets.token_hex(16))
-        self.replies = f"{REPLY}{self._owner}."
+        self.owner = owner_of(instance or secrets.token_hex(16))
+        """Name of this process in reply subjects."""
+        self.replies = f"{REPLY}{self.owner}."
         """Prefix of the reply subjects of this process, before the provider."""
         self._tokens = Tokens(draw_key())
         """Tokens of requests whose build has no key of its own."""
@@ -124,7 +127,7 @@ class ConnectorClient:
         """Positions up to which the captured replies have been handled."""
         self.gaps = Gaps(bus, self.shared, listener, None if capture is None else capture.layout)
         """Times in which a reply may have been missed, and which replies are captured."""
-        self.router = Router(self.replies, dropped, on_stray)
+        self.router = Router(self.replies, dropped, on_stray, shares)
         """Table of the calls in flight."""
         self.receiving = Receiving(self.router, self.reader, self.positions)
         """Takes in replies."""
@@ -150,7 +153,7 @@ class ConnectorClient:
             timers,
             self.sending,
             self.router.by_token,
-            owner=self._owner,
+            owner=self.owner,
             listener=listener,
             on_news=on_beat,
         )
@@ -163,7 +166,7 @@ class ConnectorClient:
 
     async def listen(self) -> None:
         """Subscribe to what connectors say; to be done before anything is sent."""
-        ours, take = interest(self._owner), self.receiving.take
+        ours, take = interest(self.owner), self.receiving.take
         handler = take if self._doubles is None else self._doubles.listen(ours, take)
         self._subscriptions.append(await self._bus.subscribe(ours, handler))
         bus, shared = self._bus, self.shared
@@ -171,7 +174,7 @@ class ConnectorClient:
         if self._listener is not None:
             doubles = SecondCopies(lambda: shared.connected or bus.connected, self._listener)
         # A queue group without another member: so another connection can stand in, and none comes twice.
-        group = "" if shared is bus else f"scheduler.{self._owner}"
+        group = "" if shared is bus else f"scheduler.{self.owner}"
         for subject in REPLY_SUBJECTS:
             handler = take if doubles is None else doubles.listen(subject, take)
             self._subscriptions.append(await shared.subscribe(subject, handler, queue=group))
@@ -193,7 +196,7 @@ class ConnectorClient:
         Raises:
             BusError: the broker does not let us subscribe, or cannot be asked.
         """
-        owners = [owner for instance in instances if (owner := owner_of(instance)) != self._owner]
+        owners = [owner for instance in instances if (owner := owner_of(instance)) != self.owner]
         subjects = [interest(owner) for owner in owners]
         if not self.sending.deaf:
             subjects += map(beat_interest, owners)

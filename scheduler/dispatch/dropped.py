@@ -18,6 +18,10 @@ class DroppedReplies:
         self.counts: Counter[str] = Counter()
         self._log = log or RateLimitedLog()
 
+    def note(self, reason: str) -> None:
+        """Count a reply without a line in the log: its like is expected."""
+        self.counts[reason] += 1
+
     def count(self, reason: str, subject: str = "", **context: str) -> None:
         """Count a reply; logged, but not more than once a second."""
         self.counts[reason] += 1

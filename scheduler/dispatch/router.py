@@ -24,7 +24,9 @@ copy may come first, or last, or alone: a reply that came while no process ran i
 `Call.late`, which gets whatever comes then; it has its answer, and that does not change.
 
 *Strays.* A reply for a build that this process does not hold is a `Stray`: its build may be about to be taken
-up here. A reply on the reply subject of another process is left to that process.
+up here. A reply on the reply subject of another process is left to that process. Where other instances of a
+fleet hear the same shared subjects, a reply without a call is most likely one of theirs: every instance gets
+all of them, so it is told by its head, counted, and forgotten.
 
 Everything here is synchronous and does no input or output; `scheduler.dispatch.receiving` does what follows.
 """
@@ -47,6 +49,8 @@ from scheduler.plan.outcome import read_head
 
 _MOST_COPIES: Final = 10_000
 """Number of copies that are expected; beyond that the oldest is forgotten."""
+FOREIGN: Final = "of another instance"
+"""Reason of replies that are counted without a line in the log: a fleet has millions of them."""
 _SHOWN: Final = 128
 """Characters of a build's id in a log line: a connector may say anything."""
 
@@ -80,10 +84,15 @@ class Router:
         dropped: counts what reaches no call.
         on_stray: callback for replies for builds that this process does not hold; it returns whether it keeps
             them. What it does not keep is counted.
+        shares: returns whether other instances work on the same shared subjects; then there are no strays.
     """
 
     def __init__(
-        self, replies: str, dropped: DroppedReplies, on_stray: Callable[[Stray], bool] = lambda _: False
+        self,
+        replies: str,
+        dropped: DroppedReplies,
+        on_stray: Callable[[Stray], bool] = lambda _: False,
+        shares: Callable[[], bool] = lambda: False,
     ) -> None:
         self.by_token: dict[str, Call] = {}
         """Calls by the `ADDRESS` of their reply subjects, which is the same under each owner's name."""
@@ -94,6 +103,7 @@ class Router:
         self._replies = replies
         self._dropped = dropped
         self._on_stray = on_stray
+        self._shares = shares
         self.waiting: set[_Waiting] = set()
         """Small replies that came directly and wait for their turn."""
         self._copies = DuplicateFilter[Copy](_MOST_COPIES)
@@ -154,6 +164,14 @@ class Router:
         if request.partition(".")[0] in RESERVED_TYPES:
             # A report, and no reply.
             return None
+        if (
+            not self.by_component
+            and self._shares()
+            and not (self._copies.expected or self._failures.expected)
+        ):
+            # Nothing is awaited here, so there is nothing to look for in it.
+            self._dropped.note(FOREIGN)
+            return None
         try:
             head = read_head(message.data)
         except InvalidJSON:
@@ -166,7 +184,11 @@ class Router:
             return None
         call = self.by_component.get(head)
         if call is None:
-            if not self._copies.take(head):
+            if self._copies.expected and self._copies.take(head):
+                return None
+            if self._shares():
+                self._dropped.note(FOREIGN)
+            else:
                 stray = Stray(*head, message)
                 if not self._on_stray(stray):
                     self.drop_stray(stray)

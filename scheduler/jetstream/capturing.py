@@ -5,16 +5,18 @@ of all others out. So providers may have streams of their own. No subject is in 
 stream for longer than it takes to move it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from attrs import frozen
 
 from scheduler.config import Settings
 from scheduler.definition.reply_subjects import EVERY, OLD, interest
-from scheduler.definition.subjects import overlap, reply_subjects
+from scheduler.definition.subjects import REPLY_SUBJECTS, overlap, reply_subjects
 
 REPLIES: Final = "SCHEDULER_REPLIES"
+_MOST_OWNERS: Final = 128
+"""Owners of reply subjects that a consumer names; the server compares each message with them."""
 RETIRED: Final = "scheduler.replies.retired."
 """Subject without publishers: given to a stream that is to take no more replies, and is still read."""
 
@@ -64,6 +66,15 @@ def captures(layout: StreamLayout) -> dict[str, list[str]]:
         replies_of(provider): [*reply_subjects(types, provider), interest("*", provider)]
         for provider in layout.providers
     }
+
+
+def followed(owners: Iterable[str]) -> list[str]:
+    """Return the subjects of captured replies that may be to the requests of these owners.
+
+    They are the same for all streams: one may still hold replies of an earlier layout.
+    """
+    few = owners if len(owners := sorted(set(owners))) <= _MOST_OWNERS else ["*"]
+    return [*REPLY_SUBJECTS, OLD, *map(interest, few)]
 
 
 def narrowed(layout: StreamLayout, taking: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -6,8 +6,9 @@ from typing import Any, Final, NoReturn
 
 import trio
 
+from scheduler.bus.subjects import matches
 from scheduler.errors import JetStreamError, JetStreamUnavailable, StreamNotFound
-from scheduler.jetstream.answers import format_time
+from scheduler.jetstream.answers import Stored, format_time
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.consumers import BATCH, Consumer, Delivered
 from scheduler.journal.records import Position
@@ -17,11 +18,9 @@ from scheduler.runtime.logger import Logger
 __all__ = ["Delivered", "StreamFollower", "read"]
 
 _EVERYTHING: Final = ">"
-
 _PAUSE = 0.25
 # Attempts in a row without any result after which reading fails.
 _ATTEMPTS = 3
-
 # Seconds for which a follower's request stands, and without a sign of life after which its consumer is dead.
 _EXPIRES = 30
 _SILENCE = 5.0
@@ -29,6 +28,7 @@ _SILENCE = 5.0
 _MARGIN = 1_000_000_000
 # Seconds for which a connection is avoided over which a stream could not be followed.
 _AVOIDED = 600.0
+_SELECTS = "it follows other subjects"
 _MOVES = "it continues over a connection of its own"
 # Lines of a kind in a row: a connection may be cut off several times a second.
 _LINES = 10
@@ -76,7 +76,8 @@ async def read(
         consumer = Consumer(js, stream, taken.append)
         try:
             # Asked of the leader: the consumer may be held by a replica that is behind.
-            now = await _last_sequence(js, stream, wanted)
+            stored = await _last(js, stream, wanted)
+            now = 0 if stored is None else stored.sequence
             last = now if last is None else min(last, now)
             if position >= last:
                 return
@@ -112,13 +113,13 @@ async def read(
         await trio.sleep(_PAUSE)
 
 
-async def _last_sequence(js: JetStream, stream: str, subjects: Sequence[str]) -> int:
+async def _last(js: JetStream, stream: str, subjects: Sequence[str]) -> Stored | None:
     found = [await js.last(stream, subject) for subject in subjects]
-    return max((one.sequence for one in found if one is not None), default=0)
+    return max((one for one in found if one is not None), key=lambda one: one.sequence, default=None)
 
 
 class StreamFollower:
-    """Follows a whole stream, from a known position, for as long as it runs."""
+    """Follows a stream, or some of its subjects, from a known position, for as long as it runs."""
 
     def __init__(
         self,
@@ -128,6 +129,7 @@ class StreamFollower:
         restore: Callable[[], Awaitable[None]] | None = None,
         *,
         beside: JetStream | None = None,
+        subjects: Sequence[str] = (),
     ) -> None:
         """Prepare to follow a stream.
 
@@ -139,6 +141,7 @@ class StreamFollower:
             restore: function that is awaited if the stream is gone, and returns once it is there again.
             beside: the same over a connection of its own, if there is one: its messages do not go ahead of
                 the first one's.
+            subjects: subjects of interest, which may have wildcards but must not overlap; all if empty.
         """
         self._js = js
         self._beside = beside
@@ -150,6 +153,10 @@ class StreamFollower:
         self._restore = restore
         self._sequence = 0
         self._time = 0
+        self.subjects = subjects
+        """Subjects of interest; while it runs, `select` changes them."""
+        self._opened: Sequence[str] | None = None
+        """Subjects of the last consumer that the server has made."""
         self._consumer: Consumer | None = None
         self._moved = trio.lowlevel.ParkingLot()
         self._connected = trio.Event()
@@ -184,12 +191,12 @@ class StreamFollower:
         failures = short = 0
         while True:
             gone = False
-            over = self._over()
+            over, subjects = self._over(), self.subjects
             generation = over.bus.generation
             began = trio.current_time()
             consumer = Consumer(over, self._stream, self._take, low=BATCH // 2)
             try:
-                await consumer.open(_after(self.seen))
+                await consumer.open(_after(self.seen) | ({"filter_subjects": subjects} if subjects else {}))
                 # The server of the consumer has held the stream all the while: had it been killed since, the
                 # consumer would be gone. So what is found now was true from the consumer's beginning.
                 if self._sequence and not await self._is_there(self.seen):
@@ -198,18 +205,18 @@ class StreamFollower:
                 if failures:
                     self._log.info("a stream is followed again", stream=self._stream, after=self._sequence)
                 failures = 0
-                self._consumer = consumer
+                self._consumer, self._opened = consumer, subjects
                 self._moved.unpark_all()
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
-                while not consumer.lost:
+                while not consumer.lost and subjects == self.subjects:
                     if over is not self._over():
                         # The other connection has come up meanwhile, or is worth another try.
                         consumer.lose(_MOVES)
                         break
                     consumer.pull(expires=_EXPIRES)
                     await consumer.settle(_SILENCE)
-                problem, tell = consumer.lost, self._log.warning
+                problem, tell = consumer.lost or _SELECTS, self._log.warning
             except JetStreamUnavailable as error:
                 problem, tell = str(error), self._log.warning
             except JetStreamError as error:
@@ -218,6 +225,8 @@ class StreamFollower:
             finally:
                 self._consumer = None
                 await consumer.close()  # noqa: ASYNC102 - it shields itself, with a deadline
+            if problem == _SELECTS:
+                continue
             there = over.bus.connected and over.bus.generation == generation
             if over is self._beside and there and not gone:
                 # It may lead to a server without JetStream, or without a leader to ask.
@@ -233,14 +242,25 @@ class StreamFollower:
             if gone and self._restore is not None:
                 await self._restore()
 
+    async def select(self, subjects: Sequence[str]) -> None:
+        """Follow these subjects instead, from `seen` on; returns once the server has a consumer for them.
+
+        What was stored before under a new subject is not handed over. The caller owns the deadline.
+        """
+        self.subjects = subjects
+        while self._opened != subjects:
+            if self._consumer is not None:
+                self._consumer.lose(_SELECTS)
+            await self._moved.park()
+
     async def caught_up(self) -> None:
-        """Wait until everything that was in the stream at the call has been handed over.
+        """Wait until everything of interest that was in the stream at the call has been handed over.
 
         The caller owns the deadline.
         """
         while True:
             try:
-                last = await self._js.last(self._stream, _EVERYTHING)
+                last = await self._last()
             except (JetStreamUnavailable, JetStreamError):
                 await trio.sleep(_PAUSE)
                 await self._connection()
@@ -249,6 +269,13 @@ class StreamFollower:
                 while not self._has(Position() if last is None else Position(last.sequence, last.time)):
                     await self._moved.park()
                 return
+
+    async def _last(self) -> Stored | None:
+        """Return the last message of interest."""
+        last = await self._js.last(self._stream, _EVERYTHING)
+        if last is None or not self.subjects or any(matches(one, last.subject) for one in self.subjects):
+            return last
+        return await _last(self._js, self._stream, self.subjects)
 
     def _has(self, goal: Position) -> bool:
         if not self._sequence:
@@ -301,7 +328,8 @@ class StreamFollower:
 
     def _take(self, message: Delivered) -> None:
         expected = self._sequence + 1
-        if message.sequence != expected > 1:
+        # Between the subjects of interest there are others.
+        if message.sequence != expected > 1 and not self.subjects:
             log.warning(
                 "messages had left the stream before they were read",
                 stream=self._stream,

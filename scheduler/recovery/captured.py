@@ -1,6 +1,11 @@
-"""Captured replies: their streams are followed, and read again from where a build that is taken up stands."""
+"""Captured replies: their streams are followed, and read again from where a build that is taken up stands.
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+Of the reply subjects a process follows its own, and those of the processes whose builds it has taken up: what
+is answered to other instances never reaches it. Shared subjects it follows all. A new owner is followed
+*before* what came until then is read again, so that none of its replies falls in between.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import TypeVar
@@ -9,9 +14,11 @@ import structlog
 import trio
 
 from scheduler.bus import Message
+from scheduler.definition.reply_subjects import owner_of
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import StreamNotFound
 from scheduler.jetstream.api import JetStream
+from scheduler.jetstream.capturing import followed
 from scheduler.jetstream.reading import Delivered, StreamFollower, read
 from scheduler.jetstream.streams import REPLIES, reply_streams
 from scheduler.journal.records import Position
@@ -34,6 +41,7 @@ class CapturedReplies:
         connectors: receive the replies.
         live: streams that capture replies, by provider.
         retired: streams that capture no more replies, by provider; they may hold some that were not read.
+        holds: returns whether a build is held here.
     """
 
     def __init__(
@@ -42,10 +50,14 @@ class CapturedReplies:
         connectors: ConnectorClient,
         live: Mapping[str, str],
         retired: Mapping[str, str],
+        holds: Callable[[str], bool],
     ) -> None:
         self._store = store
         self._connectors = connectors
         self._retired = retired
+        self._holds = holds
+        self._inherited: dict[str, frozenset[str]] = {}
+        """Other processes that have sent requests of a build, by the build."""
         shared = connectors.shared
         beside = None if shared is store.js.bus else JetStream(shared)
         self._followers = {
@@ -55,6 +67,7 @@ class CapturedReplies:
                 partial(self._on_captured, provider),
                 partial(store.streams.restore, stream),
                 beside=beside,
+                subjects=self._subjects(),
             )
             for provider, stream in live.items()
         }
@@ -68,16 +81,35 @@ class CapturedReplies:
             seen = seen.moved(provider, end or Position())
         self._store.positions.seen = seen
 
-    async def follow(self, nursery: trio.Nursery, positions: Sequence[Position]) -> None:
+    def _subjects(self) -> list[str]:
+        """Return the subjects of replies that may be to requests of the builds of this process."""
+        senders = frozenset[str]().union(*self._inherited.values())
+        owners = [self._connectors.owner, *map(owner_of, senders)]
+        return followed(owners)
+
+    def _inherit(self, senders: Mapping[str, Iterable[str]]) -> None:
+        holds = self._holds
+        kept = {build: theirs for build, theirs in self._inherited.items() if holds(build)}
+        self._inherited = kept | {build: frozenset(theirs) for build, theirs in senders.items()}
+
+    async def follow(
+        self,
+        nursery: trio.Nursery,
+        positions: Sequence[Position],
+        senders: Mapping[str, Iterable[str]],
+    ) -> None:
         """Follow the streams, and return when everything that is in them by now was read.
 
         Args:
             nursery: for the followers.
             positions: positions of the builds that are resumed; everything after any of them is read.
+            senders: processes that may have sent what is in flight of these builds, by build.
         """
+        self._inherit(senders)
         captured, streams = self._store.positions, self._store.replies
         places = [captured.seen, *positions]
         for provider, follower in self._followers.items():
+            follower.subjects = self._subjects()
             start = _earliest([place.of(provider) for place in places])
             captured.see(start, provider)
             await self._insist(partial(nursery.start, follower.run, start), streams[provider])
@@ -85,8 +117,17 @@ class CapturedReplies:
         for provider, follower in self._followers.items():
             await self._insist(follower.caught_up, streams[provider])
 
-    async def read_again(self, positions: Sequence[Position]) -> None:
-        """Read what was captured after any of these positions, up to where the streams are followed."""
+    async def read_again(self, positions: Sequence[Position], senders: Mapping[str, Iterable[str]]) -> None:
+        """Read what was captured after any of these positions, up to where the streams are followed.
+
+        Args:
+            positions: positions of the builds that are resumed.
+            senders: processes that may have sent what is in flight of these builds, by build. What is
+                answered to them from now on is followed as well.
+        """
+        self._inherit(senders)
+        for follower in self._followers.values():
+            await follower.select(self._subjects())
         await self._read(positions, self._store.replies)
 
     async def caught_up(self) -> None:
@@ -106,7 +147,8 @@ class CapturedReplies:
     async def _read_stream(self, provider: str, stream: str, after: Position) -> None:
         known = await self._store.js.get(stream, after.sequence) if after.sequence else None
         start = after.sequence + 1 if known is not None and known.time == after.time else 1
-        async with aclosing(read(self._store.js, stream, start=start)) as batches:
+        replies = read(self._store.js, stream, subjects=self._subjects(), start=start)
+        async with aclosing(replies) as batches:
             async for batch in batches:
                 for delivered in batch:
                     place = _place(delivered)
@@ -134,11 +176,13 @@ class CapturedReplies:
         return await self._store.streams.ask(stream, ask)
 
 
-async def find_captured(store: JetStreamStore, connectors: ConnectorClient) -> CapturedReplies:
+async def find_captured(
+    store: JetStreamStore, connectors: ConnectorClient, holds: Callable[[str], bool]
+) -> CapturedReplies:
     """Find the streams of replies, however long that takes, and note where they end."""
     live, retired = await store.streams.ask(REPLIES, lambda: reply_streams(store.js, store.layout))
     store.replies = {**live, **retired}
-    captured = CapturedReplies(store, connectors, live, retired)
+    captured = CapturedReplies(store, connectors, live, retired, holds)
     await captured.note_ends()
     return captured
 

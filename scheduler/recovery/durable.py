@@ -110,7 +110,7 @@ class Durable(Persistence):
             self._bus,
             store,
             loader,
-            await find_captured(store, parts.connectors),
+            await find_captured(store, parts.connectors, roster.holds),
             roster=roster,
             connectors=parts.connectors,
             orphans=self.orphans,

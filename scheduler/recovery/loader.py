@@ -62,6 +62,8 @@ class Loaded:
     """Event to be set when those replies were read."""
     builds: list[str] = field(factory=list)
     positions: list[Position] = field(factory=list)
+    senders: dict[str, tuple[str, ...]] = field(factory=dict)
+    """Processes that may have sent what is in flight, by build."""
     unproven: list[tuple[Held, Entry]] = field(factory=list)
     """Unproven builds, with their logs: to be taken up last, and one by one."""
     contested: bool = False
@@ -320,4 +322,5 @@ class Loader:
         resumption = evolve(resumption, heard=heard)
         await self._supervisor.resume(held, plan, accepted, resumption, history)
         loaded.positions.append(history.position)
+        loaded.senders[held.build] = history.senders
         loaded.builds.append(held.build)

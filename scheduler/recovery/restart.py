@@ -90,7 +90,7 @@ class Restart:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
             loaded = await self._loader.load(await self._unfinished(), nursery)
-            await self._captured.follow(nursery, loaded.positions)
+            await self._captured.follow(nursery, loaded.positions, loaded.senders)
             for message in self._heard:
                 self._connectors.take(message)
             self._heard = ()
@@ -130,7 +130,7 @@ class Restart:
 
     async def _catch_up_and_go_on(self, loaded: Loaded, proof: float = _PROOF) -> None:
         if loaded.builds:
-            await self._captured.read_again(loaded.positions)
+            await self._captured.read_again(loaded.positions, loaded.senders)
             await self._go_on(loaded, proof)
 
     async def _go_on(self, loaded: Loaded, proof: float = _PROOF) -> None:
