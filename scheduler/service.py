@@ -33,7 +33,6 @@ from scheduler.runtime.collector import Collector, Load
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import DocumentStore, Store
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.supervision.draining import drain
 from scheduler.supervision.feed import Feed
 from scheduler.supervision.intake import Receipts
 from scheduler.supervision.kept_reports import KeptReports
@@ -190,7 +189,7 @@ class Service:
                 reception.stop_reading()
                 roster.refuse_new()
                 await recovery.mark_stable()
-                await drain(roster, persistence.store, self._settings.grace)
+                await persistence.drain(self._settings.grace)
                 async with trio.open_nursery() as last:
                     if notifier is not None:
                         last.start_soon(notifier.finish, _LAST_NOTICES)
@@ -201,6 +200,8 @@ class Service:
         """Keep what was learnt, take no more builds, and flush the answers."""
         with trio.move_on_after(_GOODBYE):
             await recovery.keep_experience()
+        with trio.move_on_after(_GOODBYE):
+            await self.persistence.leave()
         # A silent server would not answer a flush either.
         if not await reception.close():
             with trio.move_on_after(_GOODBYE):
@@ -297,7 +298,14 @@ class Service:
 def persistence_of(store: Store, bus: Bus, settings: Settings) -> Persistence:
     """Return the persistence for a store, by its kind."""
     if isinstance(store, JetStreamStore):
-        return Durable(bus, store, max_builds=settings.max_builds, keep=settings.keep)
+        return Durable(
+            bus,
+            store,
+            max_builds=settings.max_builds,
+            keep=settings.keep,
+            name=settings.instance,
+            limits=map(str, settings.rules),
+        )
     if isinstance(store, DocumentStore) and store.resumable:
         return Documents(store, Publisher(bus), settings.max_builds)
     kept = KeptReports()

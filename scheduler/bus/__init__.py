@@ -169,6 +169,18 @@ class Bus(Protocol):
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Call ``handler()`` whenever a connection was established; it must not block or raise."""
 
+    def drop_connection(self, reason: str) -> None:
+        """Give the connection up at once, with what is buffered in it; a new one is made. Synchronous.
+
+        What waits in the queue stays there. Does nothing where there is no connection.
+        """
+
+    def before_sending(self, guard: Callable[[], object]) -> None:
+        """Call ``guard()`` whenever messages are about to be given to the connection; it may drop that.
+
+        It must not block or raise. It can then still withdraw what waits. There is one guard.
+        """
+
     def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:
         """Call ``handler(subject)`` when the server refuses a publish for lack of permission.
 

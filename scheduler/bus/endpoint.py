@@ -122,6 +122,10 @@ class Endpoint(ABC):
                 outgoing.withdraw()
                 raise
 
+    def before_sending(self, guard: Callable[[], object]) -> None:
+        """Call ``guard`` before messages leave, as in the port."""
+        self.outbox.guard = guard
+
     def new_inbox(self) -> str:
         """Return a new inbox, as in the port."""
         return self.inbox.new()

@@ -207,6 +207,11 @@ class Connection(Client):
 
     def _batch(self, outbox: Outbox) -> list[bytes]:
         lines: list[bytes] = []
+        if outbox.guard is not None:
+            outbox.guard()
+            if self.loss is not None:
+                # What is in the queue is for the next connection, if for any.
+                return lines
         while (command := outbox.take_command()) is not None:
             lines.append(self._ask(command) if isinstance(command, Barrier) else command)
         size = 0

@@ -252,6 +252,11 @@ class NatsBus(Endpoint):
         """Longest pause, in seconds, before connecting again to a server that disconnects soon each time."""
         return LAST_DELAY
 
+    def drop_connection(self, reason: str) -> None:
+        """Give the connection up, as in the port."""
+        if self._connection is not None:
+            self._connection.lose(reason)
+
     def stop(self) -> None:
         """Let ``run`` return, with the connection cleared away. Idempotent."""
         self._running.cancel()

@@ -67,6 +67,8 @@ class Outbox:
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self.on_work: Callable[[], None] | None = None
+        self.guard: Callable[[], object] | None = None
+        """Function to be called, by the pump, before messages are taken for a connection."""
         self.generation = 0
         """Number of connections that were established; messages leave on the last one."""
         self._max_messages = max_messages

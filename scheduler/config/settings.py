@@ -170,6 +170,13 @@ class Settings:
         otherwise="the host's name",
         more="It stands in the log and in service discovery.",
     )
+    instance: str = setting(
+        "",
+        "Name of this instance in a fleet, kept over restarts: it retakes its own lease at once.",
+        Section.BUILDS,
+        otherwise="another one for each process",
+        more="Unlike that of any other instance on the broker. See [Fleet](fleet.md).",
+    )
     retries: Retries = setting(
         (),
         "Attempts by subject, then the first pause, the longest pause, and the total time:"
@@ -300,6 +307,10 @@ class Settings:
             _ = self.signing_keys()
         if not _NAME.fullmatch(self.name):
             raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
+        if self.instance and not _NAME.fullmatch(self.instance):
+            raise invalid(
+                "instance", self.instance, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -"
+            )
 
     @property
     def notifies(self) -> bool:

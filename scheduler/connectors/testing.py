@@ -51,6 +51,7 @@ class LoneBus:
 
     max_payload = MAX_PAYLOAD
     connected = True
+    clustered = False
     behind = False
     generation = 1
 
@@ -95,6 +96,12 @@ class LoneBus:
 
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Do nothing: it is never away."""
+
+    def drop_connection(self, reason: str) -> None:
+        """Do nothing: there is none."""
+
+    def before_sending(self, guard: Callable[[], object]) -> None:
+        """Do nothing: nothing waits."""
 
     def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:  # noqa: ARG002
         """Do nothing: all is allowed."""

@@ -1,11 +1,15 @@
 """Persistence in logs: each says all about its build, and unfinished builds are resumed from theirs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
+from scheduler import __version__
 from scheduler.bus import Bus
 from scheduler.definition.tokens import encode_token
 from scheduler.dispatch.client import Capture
+from scheduler.fleet.fleet import Fleet
+from scheduler.fleet.lease import Load
 from scheduler.recovery.captured import find_captured
 from scheduler.recovery.experience import Experience
 from scheduler.recovery.expired import ExpiredCalls
@@ -18,9 +22,11 @@ from scheduler.runtime.background import open_background
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores.full_streams import Discards
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.supervision.draining import hand_over
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.reporting import Recorder
 from scheduler.supervision.retention import Retention
+from scheduler.supervision.roster import Roster
 
 
 class Durable(Persistence):
@@ -31,9 +37,22 @@ class Durable(Persistence):
         store: store with the logs.
         max_builds: bound on builds, as in `Roster`.
         keep: seconds for which a finished build is kept.
+        name: name of this instance in the fleet; that of the process where it is empty.
+        limits: rules of ``--limits``, normalised.
     """
 
-    def __init__(self, bus: Bus, store: JetStreamStore, *, max_builds: int, keep: float) -> None:
+    fleet: Fleet
+
+    def __init__(
+        self,
+        bus: Bus,
+        store: JetStreamStore,
+        *,
+        max_builds: int,
+        keep: float,
+        name: str = "",
+        limits: Iterable[str] = (),
+    ) -> None:
         recorder = Recorder(bus, store)
         super().__init__(store, recorder, max_builds)
         self._bus = bus
@@ -45,6 +64,20 @@ class Durable(Persistence):
         self.instance = store.instance
         self.capture = Capture(store.layout, store.positions, self._expired.add)
         self.objects = store.objects
+        self.fleet = Fleet(
+            store.js,
+            instance=store.instance,
+            name=name,
+            version=__version__,
+            load=partial(load_of, self.roster),
+            limits=limits,
+            replicas=store.layout.replicas,
+            on_lapse=self._on_lapse,
+            on_change=self.orphans.note,
+            wall_clock=store.wall_clock,
+        )
+        store.send_only_with(self.fleet)
+        bus.before_sending(self.fleet.check)
 
     def clock(self, build: str) -> BuildClock:
         """Implement `Persistence.clock`: the clock of the build's log."""
@@ -54,11 +87,34 @@ class Durable(Persistence):
         """Implement `Persistence.written`: the last sequence of the logs."""
         return await self._store.logs.written()
 
+    def _on_lapse(self) -> None:
+        """Let nothing leave that was begun while this process was sure of its builds. Synchronous."""
+        self.roster.withdraw_queued()
+        self._bus.drop_connection("the lease of this instance ran out")
+
     async def stand_by(self, peers: Peers) -> None:
-        """Implement `Persistence.stand_by`; checks meanwhile whether another JetStream answers appends."""
+        """Implement `Persistence.stand_by`: waits only for schedulers that keep no lease.
+
+        Meanwhile it is checked whether another JetStream answers appends.
+        """
         if self._store.account_streams is not None:
             await self._store.account_streams.look()
-        await peers.stand_by()
+        await peers.stand_behind(self._leased)
+
+    async def _leased(self) -> frozenset[str]:
+        """Return the ids of the schedulers that keep a lease."""
+        return frozenset(map(encode_token, await self.fleet.leased()))
+
+    async def drain(self, grace: float) -> None:
+        """Implement `Persistence.drain`: hands everything over where another instance is there to take it."""
+        if self.fleet.others():
+            await hand_over(self.roster, self._store)
+        else:
+            await super().drain(grace)
+
+    async def leave(self) -> None:
+        """Implement `Persistence.leave`."""
+        await self.fleet.leave()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -73,8 +129,10 @@ class Durable(Persistence):
         if streams is not None:
             await streams.make()
             await self._store.sentinel.place()
+        await self.fleet.join()
         async with open_background() as background:
             await background.start(self._store.run)
+            background.start_soon(self.fleet.run)
             if streams is not None:
                 background.start_soon(streams.watch)
             yield
@@ -115,17 +173,22 @@ class Durable(Persistence):
             connectors=parts.connectors,
             orphans=self.orphans,
             expired=self._expired,
-            live=parts.peers.look,
+            owners=partial(self._owners, parts.peers),
+            is_first=self.fleet.is_first_for,
             heard=() if store.account_streams is None else store.account_streams.caught.messages,
         )
         experience = Experience(store, parts.planner.durations)
         async with open_background() as background:
             background.start_soon(restart.run)
-            background.start_soon(parts.peers.watch, self.orphans.note)
+            background.start_soon(parts.peers.watch, self._leased, self.orphans.note)
             background.start_soon(Retention(store, self._keep).run)
             background.start_soon(Discards(store.js, store.replies.values, store.wall_clock).run)
             background.start_soon(experience.run)
             yield _UnderWay(restart, experience, reopener, replayer)
+
+    def _owners(self, peers: Peers) -> frozenset[str]:
+        """Return the ids of the processes that own builds, this one included."""
+        return frozenset(map(encode_token, self.fleet.owners())) | peers.elders
 
 
 class _UnderWay(Recovery):
@@ -146,3 +209,14 @@ class _UnderWay(Recovery):
     async def keep_experience(self) -> None:
         """Implement `Recovery.keep_experience`."""
         await self._experience.keep()
+
+
+def load_of(roster: Roster) -> Load:
+    """Return what a process works at, by its roster."""
+    walks = roster.walks()
+    return Load(
+        builds=len(walks),
+        components=roster.components - sum(walk.plan.phases.settled for walk in walks),
+        in_flight=sum(walk.plan.phases.in_flight for walk in walks),
+        full=roster.full,
+    )

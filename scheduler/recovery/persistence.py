@@ -13,6 +13,7 @@ from attrs import frozen
 
 from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
+from scheduler.fleet.fleet import Fleet
 from scheduler.jetstream.objects import Objects
 from scheduler.recovery.orphans import Orphans
 from scheduler.recovery.reopening import Reopener
@@ -20,6 +21,7 @@ from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import Executor
 from scheduler.stores import Store
+from scheduler.supervision.draining import drain
 from scheduler.supervision.kept_reports import KeptReports
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.planner import Planner
@@ -74,6 +76,8 @@ class Persistence:
     """Name of this process in the store; empty where it needs none."""
     capture: Capture | None = None
     """Capture of replies; None where they are not captured."""
+    fleet: Fleet | None = None
+    """This process and the others that share the builds of its store; None where builds are not shared."""
     objects: Objects | None = None
     """Object store for definitions that are too large for a message; None where there is none."""
 
@@ -99,6 +103,13 @@ class Persistence:
     async def written(self) -> int:
         """Return a number that grows while any process works; raises BusError where it cannot be read."""
         return 0
+
+    async def drain(self, grace: float) -> None:
+        """End the builds of this process, after `Roster.refuse_new`; in ``grace`` seconds."""
+        await drain(self.roster, self.store, grace)
+
+    async def leave(self) -> None:
+        """Say to others, at the very end, that this process has ended; the caller sets the deadline."""
 
     async def stand_by(self, peers: Peers) -> None:  # noqa: ARG002 - others ask them
         """Wait until this process is to work. It creates nothing meanwhile."""

@@ -4,7 +4,7 @@ In order: unfinished builds are found and replayed; the replies that came while 
 only then is anything sent, awaited against its deadline, or given up.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from itertools import chain, repeat
 
@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from scheduler.bus import Bus, Message
+from scheduler.definition.tokens import decode_token, encode_token
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import BusError, UnreadableLog
 from scheduler.journal.records import Status
@@ -31,6 +32,8 @@ _PROOF = 0.3
 """Seconds after which a build that was taken up is marked stable: the process did not die of it."""
 _PROOF_ALONE = 0.05
 """Seconds until that for a build that is taken up alone, while others wait."""
+_HEAD_START = 3.0
+"""Seconds that an instance has to take over the builds which are its own to take first."""
 _FIRST_LOOKS = (5.0, 30.0)
 _LOOK_PERIOD = 600.0
 """Seconds between looks for orphans, after the first two."""
@@ -48,7 +51,8 @@ class Restart:
         connectors: deliver replies in turns.
         orphans: signal that there may be orphans.
         expired: attempts to be timed out, where no reply to them is found.
-        live: returns the instances that work now, this one included; they keep their builds.
+        owners: returns the ids of the processes that own builds now, this one included.
+        is_first: says whether this process is to take over a build before others, if it has no owner.
         heard: replies that came directly while no stream captured them.
     """
 
@@ -63,7 +67,8 @@ class Restart:
         connectors: ConnectorClient,
         orphans: Orphans,
         expired: ExpiredCalls,
-        live: Callable[[], Awaitable[frozenset[str]]],
+        owners: Callable[[], frozenset[str]],
+        is_first: Callable[[str], bool],
         heard: Sequence[Message] = (),
     ) -> None:
         self._bus = bus
@@ -74,7 +79,8 @@ class Restart:
         self._connectors = connectors
         self._orphans = orphans
         self._expired = expired
-        self._live = live
+        self._owners = owners
+        self._is_first = is_first
         self._heard = heard
         self._unproven: list[str] = []
         self._caught_up = trio.Event()
@@ -89,8 +95,9 @@ class Restart:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
-            loaded = await self._loader.load(await self._unfinished(), nursery)
-            await self._captured.follow(nursery, loaded.positions, loaded.senders)
+            orphans, _ = self._orphaned(await self._unfinished())
+            loaded = await self._loader.load(orphans, nursery, self._owners())
+            await self._captured.follow(nursery, loaded.positions)
             for message in self._heard:
                 self._connectors.take(message)
             self._heard = ()
@@ -111,15 +118,32 @@ class Restart:
         while True:
             with trio.move_on_after(next(pauses)):
                 await self._orphans.noted()
-            unfinished = await self._unfinished()
-            # Asked last: after a partition the logs may take long, and only then are their owners known.
-            live = await self._live()
-            loaded = await self._loader.load(unfinished, nursery, live)
-            if loaded.contested:
-                self._orphans.note()
-            await self._catch_up_and_go_on(loaded)
-            await self._take_up_unproven(loaded, nursery)
+            ours, others = self._orphaned(await self._unfinished())
+            await self._take_over(ours, nursery)
+            if others:
+                # They are for other instances, unless these cannot take them.
+                await trio.sleep(_HEAD_START)
+                ours, others = self._orphaned(await self._unfinished())
+                await self._take_over([*ours, *others], nursery)
             await trio.sleep(_PAUSE)
+
+    async def _take_over(self, orphans: Sequence[Entry], nursery: trio.Nursery) -> None:
+        loaded = await self._loader.load(orphans, nursery, self._owners())
+        if loaded.contested:
+            self._orphans.note()
+        await self._catch_up_and_go_on(loaded)
+        await self._take_up_unproven(loaded, nursery)
+
+    def _orphaned(self, unfinished: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+        """Return the logs without an owner: those that are this process's to take first, and the others."""
+        owners = self._owners()
+        ours: list[Entry] = []
+        others: list[Entry] = []
+        for entry in unfinished:
+            if not entry.owner or encode_token(entry.owner) not in owners:
+                build = decode_token(entry.subject.rpartition(".")[2])
+                (ours if self._is_first(build) else others).append(entry)
+        return ours, others
 
     async def _take_up_unproven(self, loaded: Loaded, nursery: trio.Nursery) -> None:
         for one in loaded.unproven:

@@ -9,7 +9,7 @@ their way. One file on purpose: `LogContext`, which all logs share, and the logs
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -32,6 +32,7 @@ from scheduler.journal.records import (
     encode_event,
     encode_order,
     headers_of,
+    record_id_of,
 )
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
@@ -51,6 +52,17 @@ _ROOM = 8 * 1024
 _APPENDS_AT_ONCE = 128
 _ENDS = (Settled, Retrying, Withdrawn)
 """Events that end an attempt."""
+
+
+class Tenure(Protocol):
+    """Right of this process to send the requests of its builds, such as `fleet.fleet.Fleet`."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether requests may be sent."""
+
+    async def renewed(self) -> None:
+        """Wait until requests may be sent (again)."""
 
 
 async def _not_gone() -> bool:
@@ -78,6 +90,8 @@ class LogContext:
     """Keeper of the object store."""
     all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)
     """Function that says whether the stream of all logs was purged: then this process is about to end."""
+    tenure: Tenure | None = None
+    """Right to send requests; None where nothing takes it away."""
     lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_APPENDS_AT_ONCE))
     """Slots for appends: of thousands of builds only so many append at a time. Timeouts begin after it."""
     waiting: dict["BuildLog", None] = field(factory=dict)
@@ -242,6 +256,29 @@ class BuildLog:
             if self.failure is not None:
                 raise self.failure
 
+    async def until_owned(self) -> None:
+        """Wait until requests may be sent for this build, if they may not; to be called after a commit.
+
+        While this process had no right to send, another one may have taken the build over: a record of its
+        own, written since then, shows that none has.
+
+        Raises:
+            StoreError: as `append`.
+        """
+        tenure = self._context.tenure
+        while tenure is not None and not tenure.fresh:
+            await tenure.renewed()
+            await self._confirm()
+
+    async def _confirm(self) -> None:
+        """Commit a record with whatever there is."""
+        self._forced = True
+        while self._forced or self._writing:
+            self._begin_to_write()
+            await self._round.wait()
+            if self.failure is not None:
+                raise self.failure
+
     async def commit_all(self) -> None:
         """Wait until everything is committed, including events that wait for others."""
         while self._queue.has_lazy or self._queue or self._writing:
@@ -330,7 +367,7 @@ class BuildLog:
         if queue.committed + len(taken.queued) >= target:
             self._position = position
         # Unlike any other, of this process as well: a record that was given up may be under way.
-        record_id = f"{context.instance}-{self.epoch}-{self.n + 1}-{secrets.token_hex(4)}"
+        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4))
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000

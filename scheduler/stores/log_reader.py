@@ -19,11 +19,13 @@ from scheduler.jetstream.streams import LOG, PROBE, SENTINEL
 from scheduler.journal.events import Event
 from scheduler.journal.history import History
 from scheduler.journal.records import (
+    RECORD_HEADER,
     Elsewhere,
     Headings,
     Record,
     decode_event,
     decode_record,
+    instance_of,
     is_tombstone,
     read_headers,
     read_orders,
@@ -45,6 +47,8 @@ class Entry:
     time: int
     """Time of the last record, in nanoseconds since 1970."""
     headings: Headings | UnreadableLog
+    owner: str = ""
+    """Name of the process that wrote it; empty where it does not say."""
 
 
 class LogReader:
@@ -148,4 +152,5 @@ def _entry(delivered: Delivered) -> Entry:
         headings = read_headers(delivered.headers)
     except UnreadableLog as error:
         headings = error
-    return Entry(delivered.subject, delivered.sequence, delivered.time, headings)
+    owner = instance_of(delivered.headers.get(RECORD_HEADER, ""))
+    return Entry(delivered.subject, delivered.sequence, delivered.time, headings, owner)

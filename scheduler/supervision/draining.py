@@ -12,13 +12,24 @@ _CLOSING = 0.5
 """Seconds for what is being persisted when the grace ends."""
 
 
+async def hand_over(roster: Roster, store: Store) -> None:
+    """Leave all builds, after `Roster.refuse_new`, to other processes; what is in flight goes on there."""
+    _log.info("builds are handed over", builds=len(roster))
+    await _leave_all(roster, store)
+
+
 async def drain(roster: Roster, store: Store, grace: float) -> None:
     """Await, after `Roster.refuse_new`, what is in flight for ``grace`` seconds, then stop waiting."""
     with trio.move_on_after(grace):
         await roster.until_idle()
         return
     _log.warning("the grace has ended", builds=len(roster), seconds=grace)
-    # Requests known to have left must not be sent again by the next process.
+    await _leave_all(roster, store)
+
+
+async def _leave_all(roster: Roster, store: Store) -> None:
+    """Stop waiting for what is in flight, and leave the builds to the next process."""
+    # Requests known to have left must not be sent again by that.
     with trio.move_on_after(_CLOSING):
         await store.settle()
     for walk in roster.walks():

@@ -1,8 +1,10 @@
-"""Other schedulers on the same broker: finds out whether one works, and whether one has gone.
+"""Other schedulers on the broker with which builds cannot be shared: one works, and the others stand by.
 
-One of several works, and the others stand by. A process that wants to begin looks for one that works, which
-answers service discovery. Then it announces itself to the other candidates, and gives way to one that has
-decided already or whose id is smaller. In that way two that begin at the same moment see each other.
+That are all of them where the store has no leases (`scheduler.fleet`), and those of versions that keep none.
+
+A process that wants to begin looks for one that works, which answers service discovery. Then it announces
+itself to the other candidates, and gives way to one that has decided already or whose id is smaller. In that
+way two that begin at the same moment see each other.
 
 A scheduler that has gone is told from one that is silent. Where the question has no subscriber, the broker
 says so: the other one has gone. Where it has one that does not answer, the other one may hang, or may have
@@ -93,8 +95,8 @@ class Peers:
         self._limited_log = RateLimitedLog(_log, burst=_MOST_NAMED)
         self._outbid = False
         """Whether a candidate that takes precedence has asked, since we began to look."""
-        self.live: frozenset[str] = frozenset({id})
-        """Ids of the schedulers that worked at the last look, this process included."""
+        self.elders: frozenset[str] = frozenset()
+        """Ids of the schedulers without a lease that worked at the last look: each keeps its builds."""
 
     async def stand_by(self) -> None:
         """Wait until no other scheduler works, so that this one is to.
@@ -124,28 +126,55 @@ class Peers:
         if announced:
             _log.info("taking over: no other scheduler answers any more")
 
-    async def look(self) -> frozenset[str]:
-        """Return the ids of schedulers that work, our own included; the last ones where none can be asked.
-
-        Known schedulers that do not answer are asked again.
-        """
-        found = {self._id}
-        for number in range(_SILENT_ROUNDS):
-            if number:
-                await trio.sleep(_BETWEEN)
-            answers = await self._ask(self._ping, b"", _ANSWERS)
-            if answers is None:
-                return self.live
-            found.update(one.id for one in answers if one.id)
-            if self.live <= found:
-                break
-        self.live = frozenset(found)
-        return self.live
-
-    async def watch(self, on_gone: Callable[[], None]) -> None:
-        """Look for other schedulers from time to time; never returns.
+    async def stand_behind(self, leased: Callable[[], Awaitable[frozenset[str]]]) -> None:
+        """Wait until no scheduler of a version works that keeps no lease: builds cannot be shared with it.
 
         Args:
+            leased: returns the ids of the schedulers that keep leases; raises BusError.
+
+        Raises:
+            BusError: a subscription could not be made.
+        """
+        announced = False
+        while await self._an_elder_works(leased):
+            if not announced:
+                _log.warning(
+                    "standing by: a scheduler without a lease here is there",
+                    reason="it is of an earlier version, or works at another JetStream",
+                )
+                announced = True
+            await trio.sleep(_STANDBY_PERIOD)
+        # One that begins now stands by, or is seen by `watch`.
+        self._decided = True
+        await self._bus.subscribe(CANDIDATES, self._on_candidate)
+        if announced:
+            _log.info("taking over: no scheduler without a lease answers any more")
+
+    async def _an_elder_works(self, leased: Callable[[], Awaitable[frozenset[str]]]) -> bool:
+        found = await self._ask_once()
+        if found is _Found.NOBODY:
+            return False
+        try:
+            with trio.fail_after(_ANSWERS):
+                known = await leased()
+        except (BusError, trio.TooSlowError) as error:
+            _log.warning("the leases of other schedulers cannot be read yet", reason=str(error))
+            return True
+        answers = await self._ask(self._ping, b"", _ANSWERS)
+        if answers is None:
+            return True
+        if ids := {one.id for one in answers if one.id}:
+            return not ids <= known
+        # Somebody listens, and says nothing: where there are leases, that is for these to judge.
+        return not known and await self._another_works() is not False
+
+    async def watch(
+        self, leased: Callable[[], Awaitable[frozenset[str]]], on_gone: Callable[[], None]
+    ) -> None:
+        """Look for schedulers without a lease from time to time, and keep `elders`; never returns.
+
+        Args:
+            leased: as for `stand_behind`.
             on_gone: callback for when one has gone.
         """
         missed: dict[str, int] = {}
@@ -155,19 +184,29 @@ class Peers:
             answers = await self._ask(self._ping, b"", _ANSWERS)
             if answers is None or generation != self._bus.generation or not self._bus.connected:
                 continue
-            others = {one.id for one in answers} - {self._id, ""}
+            ids = {one.id for one in answers} - {self._id, ""}
+            if not ids and not missed:
+                continue
+            try:
+                with trio.fail_after(_ANSWERS):
+                    others = ids - await leased()
+            except (BusError, trio.TooSlowError):
+                # Asked again in a moment.
+                continue
             for other in others - missed.keys():
-                self._limited_log.warning("another scheduler works beside this one", other=other[:100])
+                self._limited_log.warning(
+                    "a scheduler of an earlier version works beside this one", other=other[:100]
+                )
             missed = {other: 0 if other in others else missed[other] + 1 for other in others | missed.keys()}
             gone = {other for other, rounds in missed.items() if rounds >= _SILENT_ROUNDS}
-            self.live = frozenset({self._id, *missed} - gone)
+            missed = {other: rounds for other, rounds in missed.items() if other not in gone}
+            self.elders = frozenset(missed)
             if gone:
                 _log.warning(
-                    "another scheduler has gone: its builds are looked after",
+                    "a scheduler of an earlier version has gone: its builds are taken over",
                     others=sorted(gone)[:_MOST_NAMED],
                 )
                 on_gone()
-                missed = {other: rounds for other, rounds in missed.items() if other not in gone}
 
     def _on_candidate(self, message: Message) -> None:
         words = _read(message)

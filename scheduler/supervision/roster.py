@@ -88,6 +88,11 @@ class Roster:
         """Size of the builds that run, as submitted, in bytes."""
         return self._bytes
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for another build now."""
+        return self._stopping or len(self._held) >= self._max_builds
+
     def holds(self, build: str) -> bool:
         """Return whether a build is held here."""
         return build in self._held
@@ -248,6 +253,11 @@ class Roster:
             if held.walk.plan.phases.in_flight or held.walk.gates.asking:
                 held.track.timings.note_outage(seconds)
                 held.walk.note_outage(seconds)
+
+    def withdraw_queued(self) -> None:
+        """Take back all requests that wait for a connection: before they leave, they begin again."""
+        for walk in self.walks():
+            walk.withdraw_queued()
 
     def send_again(self) -> None:
         """Send requests again that were lost with a connection, where the settings say so."""

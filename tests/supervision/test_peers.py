@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 
 import pytest
@@ -79,22 +80,70 @@ async def test_a_candidate_answers_on_no_subject_of_the_system(
     assert fake_bus.published == []
 
 
-async def test_one_that_goes_is_told_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
-    """Another one that works is live while it answers; two silent rounds, and it has gone."""
+async def leases_of(*ids: str) -> frozenset[str]:
+    """Return the ids of schedulers that keep leases."""
+    return frozenset(ids)
+
+
+async def test_an_elder_that_goes_is_told_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """One without a lease keeps its builds while it answers; a few silent rounds, and it has gone."""
     other = Discovery(fake_bus, Identity("scheduler", "b", "1.0"), [])
     await other.open()
     peers = Peers(fake_bus, "scheduler", "a")
     gone: list[None] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(peers.watch, lambda: gone.append(None))
+        nursery.start_soon(peers.watch, partial(leases_of, "a"), lambda: gone.append(None))
         await trio.sleep(60)
-        assert peers.live == {"a", "b"}
-        assert await peers.look() == {"a", "b"}
+        assert peers.elders == {"b"}
         await other.close()
         await trio.sleep(60)
         assert len(gone) == 1
-        assert peers.live == {"a"}
+        assert not peers.elders
         nursery.cancel_scope.cancel()
+
+
+async def test_one_with_a_lease_is_no_elder(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Its lease says whether it owns builds."""
+    await Discovery(fake_bus, Identity("scheduler", "b", "1.0"), []).open()
+    peers = Peers(fake_bus, "scheduler", "a")
+    with trio.move_on_after(60):
+        await peers.watch(partial(leases_of, "a", "b"), lambda: None)
+    assert not peers.elders
+
+
+@pytest.mark.parametrize("leased", [{"b"}, set()])
+async def test_only_behind_an_elder_one_stands_by(
+    autojump_clock: MockClock, fake_bus: FakeBus, leased: set[str]
+) -> None:
+    """Builds are shared with schedulers that keep leases, and with no others."""
+    other = Discovery(fake_bus, Identity("scheduler", "b", "1.0"), [])
+    await other.open()
+    peers = Peers(fake_bus, "scheduler", "a")
+    with trio.move_on_after(60) as waiting:
+        await peers.stand_behind(partial(leases_of, *leased))
+    assert waiting.cancelled_caught is not bool(leased)
+    await other.close()
+    with trio.fail_after(10):
+        await peers.stand_behind(partial(leases_of, *leased))
+
+
+async def test_an_elder_gives_way_to_one_that_keeps_a_lease(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """As soon as that one has begun, and before service discovery tells of it."""
+    await Peers(fake_bus, "scheduler", "z").stand_behind(partial(leases_of, "z"))
+    with trio.move_on_after(60) as waiting:
+        await Peers(fake_bus, "scheduler", "a").stand_by()
+    assert waiting.cancelled_caught
+
+
+async def test_one_that_hangs_and_has_a_lease_keeps_nobody_waiting(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """When its lease has run out its builds are taken over; new ones are taken at once."""
+    await fake_bus.subscribe(PING, Silent(fake_bus).take)
+    with trio.fail_after(5):
+        await Peers(fake_bus, "scheduler", "a").stand_behind(partial(leases_of, "b"))
 
 
 PING = "$SRV.PING.scheduler"
@@ -203,17 +252,3 @@ async def test_who_hears_everything_is_no_scheduler(
     seconds = await taken_over(fake_bus, lambda: 7)
     assert (seconds > 10) is waits
     assert seconds < 15
-
-
-async def test_one_that_is_known_is_asked_again_before_it_is_missing(
-    autojump_clock: MockClock, fake_bus: FakeBus
-) -> None:
-    """Whose builds are left to him is not decided by one answer that is late."""
-    other = Silent(fake_bus, 0)
-    await fake_bus.subscribe(PING, other.take)
-    peers = Peers(fake_bus, "scheduler", "a")
-    assert await peers.look() == {"a", "b"}
-    other._from = trio.current_time() + 3
-    assert await peers.look() == {"a", "b"}
-    other._from = float("inf")
-    assert await peers.look() == {"a"}

@@ -30,7 +30,9 @@ from scheduler.journal.records.headers import (
     Headings,
     Status,
     headers_of,
+    instance_of,
     read_headers,
+    record_id_of,
 )
 from scheduler.journal.records.orders import (
     ORDERS_HEADER,
@@ -76,9 +78,11 @@ __all__ = [
     "encode_event",
     "encode_order",
     "headers_of",
+    "instance_of",
     "is_tombstone",
     "orders_header",
     "read_headers",
     "read_orders",
+    "record_id_of",
     "tombstone",
 ]

@@ -15,6 +15,7 @@ HANGS_HEADER = "Scheduler-Hangs"
 DIGEST_HEADER = "Scheduler-Digest"
 REMOVED_HEADER = "Scheduler-Removed"
 
+_OF_A_BUILD = re.compile(r"(.+)-[0-9]+-[0-9]+-[0-9a-f]{8}")
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
@@ -51,6 +52,24 @@ def headers_of(record_id: str, status: str, loads: int, hangs: int = 0) -> dict[
     """Return the headers of a record (see `Headings`); the number of hangs only where there were any."""
     headers = {RECORD_HEADER: record_id, STATUS_HEADER: str(status), LOADS_HEADER: str(loads)}
     return headers | {HANGS_HEADER: str(hangs)} if hangs else headers
+
+
+def record_id_of(instance: str, epoch: int, n: int, random: str) -> str:
+    """Return the id of a record: of the process that writes it, unlike that of any other record.
+
+    Args:
+        instance: name of the process.
+        epoch: number of times that the build was taken up.
+        n: number of the record in its log.
+        random: eight random hexadecimal digits: a record that was given up may still be under way.
+    """
+    return f"{instance}-{epoch}-{n}-{random}"
+
+
+def instance_of(record_id: str) -> str:
+    """Return the process in the id of a record; empty where that is no record of a running build."""
+    found = _OF_A_BUILD.fullmatch(record_id)
+    return "" if found is None else found[1]
 
 
 def read_headers(headers: Mapping[str, str]) -> Headings:

@@ -1,7 +1,6 @@
 """What the next process makes of what an earlier one left."""
 
 import json
-import signal
 import time
 from signal import SIGTERM
 
@@ -182,51 +181,6 @@ def test_an_id_is_accepted_twice_only_with_the_same_content(start_scene: SceneFa
     scene.check()
     assert len(scene.recorder.requests("twice")) <= 2
     assert len(scene.submitter.reports_of("twice")) == 1
-    scene.end()
-
-
-def test_a_second_instance_takes_over_when_the_first_is_killed(start_scene: SceneFactory) -> None:
-    """Until then it stands by, and says so; what is in flight is not sent again."""
-    scene = start_scene()
-    document = line("handed", component("vpc::1"), held("net::1", "go"), component("vm::1"))
-    first = scene.start()
-    second = scene.start(ready=False)
-    second.err.first(lambda entry: "standing by" in entry)
-    scene.submit(document)
-    await_event(scene, "handed", "sent", "net::1")
-    assert not any(entry["event"] == "ready" for entry in second.log)
-    scene.kill(first)
-    second.await_log("ready")
-    scene.recorder.release("go")
-    scene.submitter.done(document)
-    after = build(component("vpc::1"), id="after")
-    scene.submit(after)
-    scene.submitter.done(after)
-    scene.settle()
-    scene.check()
-    scene.end()
-
-
-def test_a_second_instance_takes_over_when_the_first_is_stopped(start_scene: SceneFactory) -> None:
-    """It is subscribed, and silent; and once it goes on it does no harm, and nothing is held against it."""
-    scene = start_scene()
-    document = line("handed", component("vpc::1"), held("net::1", "go"), component("vm::1"))
-    first = scene.start()
-    second = scene.start(ready=False)
-    second.err.first(lambda entry: "standing by" in entry)
-    scene.submit(document)
-    await_event(scene, "handed", "sent", "net::1")
-    began = time.monotonic()
-    first.send(signal.SIGSTOP)
-    second.await_log("another scheduler is silent, and nothing is written: it counts as gone")
-    second.await_log("ready")
-    assert time.monotonic() - began >= 10
-    first.send(signal.SIGCONT)
-    scene.recorder.release("go")
-    scene.submitter.done(document)
-    scene.settle()
-    scene.check()
-    assert first.running
     scene.end()
 
 

@@ -1,0 +1,74 @@
+"""Absences: finds instances that have gone, where the broker is a single server and knows who is connected.
+
+An instance whose lease is old, or was not seen before, is asked for on its own subject. Where nobody
+subscribes to that, asked twice, it has gone, and nobody waits for its lease to run out. In a cluster that
+proves nothing: its server may be cut off from ours.
+"""
+
+from collections.abc import Container, Iterable
+from typing import Final
+
+import trio
+
+from scheduler.bus import Bus
+from scheduler.definition.tokens import encode_token
+from scheduler.errors import NoResponders
+from scheduler.fleet.lease import PERIOD, Member
+
+INSTANCE: Final = "scheduler.instance."
+"""Beginning of the subjects of one instance; its key follows, then a verb."""
+PING: Final = "ping"
+"""Verb that only asks whether the instance is there."""
+_PATIENCE: Final = 1.0
+"""Seconds for the answer of the broker whether anybody subscribes."""
+_TIMES: Final = 2
+"""Times in a row that nobody subscribed after which an instance has gone."""
+
+
+class Absences:
+    """Instances whose subject nobody subscribes to.
+
+    Args:
+        bus: the connection.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._times: dict[str, int] = {}
+        """Times in a row that nobody subscribed to the subject of a process."""
+
+    @property
+    def suspected(self) -> bool:
+        """Whether there are instances to be asked for again soon."""
+        return any(0 < times < _TIMES for times in self._times.values())
+
+    def gone(self, member: Member) -> bool:
+        """Return whether an instance has gone."""
+        return self._times.get(member.lease.instance, 0) >= _TIMES
+
+    async def ask(self, others: Iterable[Member], known: Container[str]) -> None:
+        """Ask for the instances among ``others`` that may have gone.
+
+        Args:
+            others: the other instances with a live lease.
+            known: processes that were seen to own builds before.
+
+        Raises:
+            BusError: the bus cannot be used.
+        """
+        times: dict[str, int] = {}
+        for member in () if self._bus.clustered else others:
+            process = member.lease.instance
+            if member.age >= 2 * PERIOD or process in self._times or process not in known:
+                absent = await self._is_absent(member)
+                times[process] = self._times.get(process, 0) + 1 if absent else 0
+        self._times = times
+
+    async def _is_absent(self, member: Member) -> bool:
+        generation = self._bus.generation
+        with trio.move_on_after(_PATIENCE):
+            try:
+                await self._bus.request(f"{INSTANCE}{encode_token(member.lease.name)}.{PING}", b"")
+            except NoResponders:
+                return generation == self._bus.generation
+        return False

@@ -1,0 +1,202 @@
+"""Keeper of the lease of this process: renews it, and notices when that was not possible in time."""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from scheduler.definition.tokens import encode_token
+from scheduler.errors import BusError, StoreError, WrongLastSequence
+from scheduler.fleet.bucket import LeaseBucket
+from scheduler.fleet.lease import PERIOD, Lease, Load, Standing, Tenure, read_lease
+from scheduler.runtime.logger import Logger
+
+log = Logger()
+
+LAPSED: Final = "the lease of this instance ran out: nothing is sent until it is renewed"
+RENEWED: Final = "the lease of this instance is renewed"
+
+
+class Superseded(StoreError):
+    """Another process uses the name of this instance."""
+
+
+class LeaseKeeper:
+    """Keeps one lease.
+
+    Args:
+        bucket: bucket of the leases.
+        instance: name of this process in the records that it writes.
+        name: name of this instance, kept over restarts.
+        version: version of this package.
+        load: returns what this process works at.
+        limits: rules of ``--limits``, normalised.
+        on_lapse: callback for when the lease was not renewed in time: nothing more may be sent.
+        wall_clock: function that returns seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        bucket: LeaseBucket,
+        *,
+        instance: str,
+        name: str,
+        version: str = "",
+        load: Callable[[], Load] = Load,
+        limits: Iterable[str] = (),
+        on_lapse: Callable[[], None] = lambda: None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.key = encode_token(name)
+        self.tenure = Tenure()
+        """Time for which this process may send requests."""
+        self.standing = Standing.ACTIVE
+        """What this instance says that it does."""
+        self._bucket = bucket
+        self._lease = Lease(instance, name, version=version, began=wall_clock(), limits=tuple(limits))
+        self._load = load
+        self._on_lapse = on_lapse
+        self._wall_clock = wall_clock
+        self._count = 0
+        self._revision = 0
+        self._renewing = trio.Lock()
+        self._renewed = trio.Event()
+        """Event for the next renewal."""
+        self._lapsed = True
+        """Whether there is no lease: none yet, or it ran out and that was said."""
+        self._trouble = False
+        """Whether the last renewal has failed, and that was said."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this process may send requests: its last renewal is not too old."""
+        return self.tenure.holds(trio.current_time())
+
+    def check(self) -> bool:
+        """Return whether requests may be sent; if that has just ended, say so first. Synchronous."""
+        if self.fresh:
+            return True
+        if not self._lapsed and self.standing is not Standing.GONE:
+            self._lapsed = True
+            self.tenure.lapses += 1
+            log.error(LAPSED)
+            self._on_lapse()
+        return False
+
+    async def renewed(self) -> None:
+        """Wait until requests may be sent."""
+        while not self.fresh:
+            await self._renewed.wait()
+
+    async def take(self) -> None:
+        """Take the lease of this name, whoever has it.
+
+        Raises:
+            BusError: the bucket cannot be used.
+        """
+        while True:
+            found = await self._bucket.last(self.key)
+            self._revision = 0 if found is None else found.sequence
+            began = trio.current_time()
+            try:
+                await self._write()
+            except WrongLastSequence:
+                continue
+            self._hold(began)
+            return
+
+    async def renew(self) -> bool:
+        """Renew the lease once; returns whether that went through.
+
+        Raises:
+            Superseded: another process uses the name of this instance.
+        """
+        async with self._renewing:
+            began = trio.current_time()
+            try:
+                await self._write()
+            except WrongLastSequence:
+                await self._read_back()
+                return False
+            except BusError as error:
+                if not self._trouble:
+                    log.info("the lease of this instance is not renewed yet", reason=str(error))
+                self._trouble = True
+                return False
+            self._trouble = False
+            if self.standing is not Standing.GONE:
+                self._hold(began)
+            return True
+
+    def end(self) -> None:
+        """Send nothing more, from now on; the next renewal says that this instance owns nothing."""
+        self.standing = Standing.GONE
+        self.tenure.end()
+
+    async def run(self) -> None:
+        """Renew the lease every `PERIOD` seconds; never returns.
+
+        Raises:
+            Superseded: another process uses the name of this instance.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch)
+            while True:
+                began = trio.current_time()
+                await self.renew()
+                await trio.sleep(max(0.0, began + PERIOD - trio.current_time()))
+
+    async def _watch(self) -> None:
+        """Notice when the lease was not renewed in time."""
+        while True:
+            await trio.sleep_until(self.tenure.until)
+            if not self.check():
+                await self.renewed()
+
+    def _hold(self, began: float) -> None:
+        """Take note of a renewal that went through."""
+        # What is overdue is said first: a process that stood still must not renew over it unseen.
+        self.check()
+        self.tenure.renew(began)
+        if self._lapsed and self.fresh:
+            self._lapsed = False
+            if self.tenure.lapses:
+                log.warning(RENEWED)
+        self._renewed.set()
+        self._renewed = trio.Event()
+
+    async def _write(self) -> None:
+        first = self._lease
+        lease = Lease(
+            instance=first.instance,
+            name=first.name,
+            standing=self.standing,
+            version=first.version,
+            began=first.began,
+            renewed=self._wall_clock(),
+            count=self._count + 1,
+            load=self._load(),
+            limits=first.limits,
+        )
+        self._revision = await self._bucket.write(self.key, lease, expected=self._revision)
+        self._count += 1
+
+    async def _read_back(self) -> None:
+        """Find out why a renewal was refused. The next one tries again.
+
+        Raises:
+            Superseded: another process uses the name of this instance.
+        """
+        try:
+            found = await self._bucket.last(self.key)
+        except BusError as error:
+            log.info("the lease of this instance cannot be read back now", reason=str(error))
+            return
+        lease = None if found is None else read_lease(found.data)
+        if found is not None and (lease is None or lease.instance != self._lease.instance):
+            whose = "a process of another version" if lease is None else lease.instance
+            self.tenure.end()
+            raise Superseded(f"{whose} uses --instance {self._lease.name}, too: give each process its own")
+        # An earlier renewal whose answer was lost; when it began is not known, so it renews nothing.
+        self._revision = 0 if found is None else found.sequence

@@ -1,0 +1,254 @@
+"""Membership in the fleet: leases in a bucket, on a broker that lives in this process."""
+
+# ruff: noqa: ARG001 - a test asks for the clock and the server by naming them
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from support.fake_bus import FakeBus
+from support.fake_jetstream import FakeJetStream, plug_into
+from trio.testing import MockClock
+
+from scheduler.fleet.fleet import NEWS, Fleet, Superseded
+from scheduler.fleet.lease import PERIOD, RENEW_WITHIN, Load
+from scheduler.jetstream.api import JetStream
+
+
+@pytest.fixture
+def server(fake_bus: FakeBus) -> FakeJetStream:
+    """A broker with JetStream."""
+    return plug_into(fake_bus)
+
+
+class Instance:
+    """An instance of the fleet, and what it was told."""
+
+    def __init__(self, bus: FakeBus, process: str, name: str = "", load: Load | None = None) -> None:
+        self.lapses: list[float] = []
+        self.changes = 0
+        self.fleet = Fleet(
+            JetStream(bus),
+            instance=process,
+            name=name,
+            load=lambda: load or Load(),
+            on_lapse=lambda: self.lapses.append(trio.current_time()),
+            on_change=self._on_change,
+        )
+
+    def _on_change(self) -> None:
+        self.changes += 1
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Fleet]:
+        """Join, and stay until the context is left; then end without a word."""
+        await self.fleet.join()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.fleet.run)
+            yield self.fleet
+            nursery.cancel_scope.cancel()
+
+
+def kill(bus: FakeBus, process: str) -> None:
+    """End the subscriptions of a process, as a server does when its connection closes."""
+    for sid, interest in list(bus.interests.items()):
+        if f".{process}." in interest.subject:
+            del bus.interests[sid]
+
+
+async def until(condition: Callable[[], bool]) -> float:
+    """Wait until something is so; return the seconds that it took."""
+    began = trio.current_time()
+    while True:
+        if condition():
+            return trio.current_time() - began
+        await trio.sleep(0.01)
+
+
+async def test_alone_it_owns_everything(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """And may send for as long as it renews its lease."""
+    one = Instance(fake_bus, "a-1")
+    async with one.running() as fleet:
+        await trio.sleep(60)
+        assert fleet.fresh
+        assert fleet.owners() == {"a-1"}
+        assert fleet.others() == []
+        assert not one.lapses
+
+
+async def test_two_see_each_other_and_their_load(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Soon after the second one has come."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1", load=Load(builds=7))
+    async with one.running() as first, two.running() as second:
+        await trio.sleep(2 * PERIOD)
+        assert first.owners() == second.owners() == {"a-1", "b-1"}
+        assert [member.lease.load.builds for member in first.others()] == [7]
+        assert one.changes == 1
+
+
+async def test_one_that_stops_renewing_is_gone_after_its_lease(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster, where nobody but the lease can tell; within 20 s."""
+    monkeypatch.setattr(FakeBus, "clustered", True)
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first:
+        async with two.running():
+            await trio.sleep(10)
+        assert RENEW_WITHIN < await until(lambda: first.owners() == {"a-1"}) <= 20
+
+
+async def test_a_single_server_tells_who_has_gone(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """So nobody waits for the lease."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first:
+        async with two.running():
+            await trio.sleep(10)
+        kill(fake_bus, "b-1")
+        assert await until(lambda: first.owners() == {"a-1"}) <= 4 * PERIOD
+
+
+async def test_the_next_process_finds_at_once_that_the_last_one_has_gone(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Where the broker is a single server: what was killed is taken over within a second."""
+    last = Instance(fake_bus, "a-1")
+    async with last.running():
+        pass
+    kill(fake_bus, "a-1")
+    began = trio.current_time()
+    async with Instance(fake_bus, "b-1").running() as fleet:
+        assert trio.current_time() - began <= 1
+        assert fleet.owners() == {"b-1"}
+
+
+async def test_one_that_leaves_is_gone_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """The others are told, and need not look by themselves."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first, two.running() as second:
+        await trio.sleep(10)
+        await second.leave()
+        assert not second.fresh
+        assert await until(lambda: first.owners() == {"a-1"}) < 0.5
+        assert not two.lapses
+
+
+async def test_a_name_is_retaken_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """The process before it owns nothing any more; if it still runs, it ends."""
+    first, second = Instance(fake_bus, "a-1", "a"), Instance(fake_bus, "a-2", "a")
+    with pytest.RaisesGroup(Superseded, flatten_subgroups=True, allow_unwrapped=True):
+        async with first.running(), second.running() as new:
+            assert new.owners() == {"a-2"}
+            await trio.sleep(2 * PERIOD)
+    assert not first.fleet.fresh
+
+
+async def test_without_the_broker_it_stops_sending_in_time(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Says so once, and may send again with the first renewal that goes through."""
+    one = Instance(fake_bus, "a-1")
+    async with one.running() as fleet:
+        await trio.sleep(1)
+        fake_bus.disconnect()
+        went = trio.current_time()
+        with capture_logs() as logs:
+            await trio.sleep(RENEW_WITHIN - PERIOD - 0.1)
+            assert fleet.fresh
+            await trio.sleep(60)
+            assert not fleet.check()
+            assert [RENEW_WITHIN - PERIOD <= at - went <= RENEW_WITHIN for at in one.lapses] == [True]
+            fake_bus.reconnect()
+            await fleet.renewed()
+        assert fleet.check()
+        events = [entry["event"] for entry in logs]
+        assert events.count("the lease of this instance ran out: nothing is sent until it is renewed") == 1
+        assert events[-1] == "the lease of this instance is renewed"
+
+
+async def test_time_in_which_nothing_could_be_read_costs_nobody_its_lease(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage of the broker both find each other again, and nothing has changed for either."""
+    monkeypatch.setattr(FakeBus, "clustered", True)
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first, two.running() as second:
+        await trio.sleep(10)
+        changes = one.changes, two.changes
+        fake_bus.disconnect()
+        await trio.sleep(300)
+        fake_bus.reconnect()
+        await trio.sleep(60)
+        assert first.owners() == second.owners() == {"a-1", "b-1"}
+        assert (one.changes, two.changes) == changes
+
+
+async def test_a_stop_of_the_process_is_noticed_before_anything_leaves(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """The check before messages leave says so, before any timer has run."""
+    one = Instance(fake_bus, "a-1")
+    await one.fleet.join()
+    autojump_clock.jump(20)
+    assert not one.fleet.check()
+    assert len(one.lapses) == 1
+    assert not one.fleet.check()
+    assert len(one.lapses) == 1
+
+
+async def test_a_renewal_that_was_under_way_too_long_renews_nothing(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """It counts from when it began."""
+    one = Instance(fake_bus, "a-1")
+    await one.fleet.join()
+    fleet, write = one.fleet, one.fleet.keeper._bucket.write
+
+    async def slowly(*args: object, **named: object) -> int:
+        revision = await write(*args, **named)  # type: ignore[arg-type]
+        autojump_clock.jump(20)
+        return revision
+
+    fleet.keeper._bucket.write = slowly  # type: ignore[method-assign]
+    await fleet.keeper.renew()
+    assert not fleet.fresh
+    assert len(one.lapses) == 1
+
+
+async def test_builds_without_an_owner_spread_over_those_that_are_left(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Each has one instance that takes it first, and all agree which."""
+    fleets = [Instance(fake_bus, f"{name}-1", name) for name in "abc"]
+    async with fleets[0].running() as a, fleets[1].running() as b, fleets[2].running() as c:
+        await trio.sleep(2 * PERIOD)
+        builds = [f"build-{number}" for number in range(300)]
+        firsts = [[fleet.is_first_for(build) for fleet in (a, b, c)] for build in builds]
+        assert all(sum(first) == 1 for first in firsts)
+        assert all(70 <= sum(column) <= 130 for column in zip(*firsts, strict=True))
+
+
+async def test_news_are_looked_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """A word from another instance makes it look now."""
+    one = Instance(fake_bus, "a-1")
+    async with one.running() as fleet:
+        await trio.sleep(0.5)
+        two = Instance(fake_bus, "b-1")
+        await two.fleet.join()
+        fake_bus.deliver(NEWS, b"")
+        await trio.sleep(0.1)
+        assert fleet.owners() == {"a-1", "b-1"}

@@ -1,0 +1,105 @@
+"""Several schedulers share the builds of one broker: what becomes of them when one goes."""
+
+import signal
+import time
+
+import pytest
+
+from integration.builds import build, component
+from integration.durable.conftest import SceneFactory
+from integration.durable.shapes import line
+from integration.durable.shared import JSON, await_event, held
+
+pytestmark = pytest.mark.integration
+
+
+def waiting(id_: str) -> JSON:
+    """A build whose second component is answered once the gate ``go`` is open."""
+    return line(id_, component("vpc::1"), held("net::1", "go"), component("vm::1"))
+
+
+def test_all_take_builds(start_scene: SceneFactory) -> None:
+    """None stands by: each is ready at once, and what they are given they run."""
+    scene = start_scene()
+    first, second = scene.start(), scene.start()
+    builds = [build(component("vpc::1"), id=f"shared-{number}") for number in range(12)]
+    scene.submit(*builds)
+    for one in builds:
+        scene.submitter.done(one)
+    scene.settle()
+    scene.check()
+    for service in (first, second):
+        assert "standing by" not in service.errors
+        assert service.stop()[0] == 0
+
+
+@pytest.mark.long
+def test_what_a_killed_one_had_another_takes_over(start_scene: SceneFactory) -> None:
+    """A single server says that it has gone, so within seconds; what is in flight is not sent again."""
+    scene = start_scene()
+    first = scene.start(env={"SCHEDULER_INSTANCE": "first"})
+    document = waiting("handed")
+    scene.submit(document)
+    await_event(scene, "handed", "sent", "net::1")
+    second = scene.start()
+    began = time.monotonic()
+    scene.kill(first)
+    second.await_log("build taken up", build="handed")
+    assert time.monotonic() - began < 12
+    scene.recorder.release("go")
+    scene.submitter.done(document)
+    scene.settle()
+    scene.check()
+    assert len(scene.recorder.requests("handed")) == 3
+    scene.end()
+
+
+@pytest.mark.long
+def test_what_a_stopped_one_had_another_takes_over(start_scene: SceneFactory) -> None:
+    """Once its lease has run out, within 20 s; when it goes on it writes nothing more for that build."""
+    scene = start_scene()
+    first = scene.start(env={"SCHEDULER_INSTANCE": "first"})
+    document = waiting("handed")
+    scene.submit(document)
+    await_event(scene, "handed", "sent", "net::1")
+    second = scene.start()
+    began = time.monotonic()
+    first.send(signal.SIGSTOP)
+    second.await_log("build taken up", deadline=25, build="handed")
+    assert 10 < time.monotonic() - began < 20
+    first.send(signal.SIGCONT)
+    first.await_log("the lease of this instance ran out: nothing is sent until it is renewed")
+    first.await_log("the lease of this instance is renewed")
+    scene.recorder.release("go")
+    scene.submitter.done(document)
+    scene.settle()
+    scene.check()
+    assert len(scene.recorder.requests("handed")) == 3
+    scene.end()
+    assert first.stop()[0] == 0
+
+
+def test_one_that_is_stopped_in_order_hands_its_builds_over(start_scene: SceneFactory) -> None:
+    """At once: nobody waits for what is in flight, and the other one goes on with it."""
+    scene = start_scene()
+    first = scene.start(env={"SCHEDULER_INSTANCE": "first"})
+    documents = [waiting(f"handed-{number}") for number in range(5)]
+    scene.submit(*documents)
+    for document in documents:
+        await_event(scene, document["id"], "sent", "net::1")
+    second = scene.start()
+    # The first one knows of the second one.
+    first.await_log("another instance has come")
+    began = time.monotonic()
+    code, _ = first.stop()
+    for document in documents:
+        second.await_log("build taken up", build=document["id"])
+    assert time.monotonic() - began < 5
+    assert code == 0
+    scene.recorder.release("go")
+    for document in documents:
+        scene.submitter.done(document)
+    scene.settle()
+    scene.check()
+    assert all(len(scene.recorder.requests(document["id"])) == 3 for document in documents)
+    scene.end()
