@@ -37,6 +37,7 @@ from scheduler.supervision.feed import Feed
 from scheduler.supervision.intake import Receipts
 from scheduler.supervision.kept_reports import KeptReports
 from scheduler.supervision.notices import counters_of, notices_of, open_notifier
+from scheduler.supervision.passing import Passing
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.planner import Planner
 from scheduler.supervision.reader import BuildReader
@@ -175,8 +176,10 @@ class Service:
             persistence.recover(parts) as recovery,
             self._open_control(recovery) as control,
         ):
-            receipts = Receipts(self._bus, roster.holds)
-            reception = Reception(self._submitted, receipts, self.reader, parts.supervisor.submit)
+            passing = None if persistence.fleet is None else Passing(persistence.fleet, self._bus)
+            receipts = Receipts(self._bus, roster.holds, dict if passing is None else passing.load)
+            submit = parts.supervisor.submit
+            reception = Reception(self._submitted, receipts, self.reader, submit, passing)
             async with self._open_collector(reception), reception.open():
                 endpoints = [*reception.endpoints.values(), *control.endpoints.values()]
                 identity = Identity(NAME, persistence.id, __version__, "Runs builds of infrastructure")

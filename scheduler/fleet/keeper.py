@@ -55,10 +55,13 @@ class LeaseKeeper:
         """What this instance says that it does."""
         self._bucket = bucket
         self._lease = Lease(instance, name, version=version, began=wall_clock(), limits=tuple(limits))
-        self._load = load
+        self.load = load
+        """Function that returns what this process works at."""
         self._on_lapse = on_lapse
-        self._wall_clock = wall_clock
-        self._count = 0
+        self.wall_clock = wall_clock
+        """Function that returns seconds since 1970."""
+        self.count = 0
+        """Number of renewals that went through."""
         self._revision = 0
         self._renewing = trio.Lock()
         self._renewed = trio.Event()
@@ -174,13 +177,13 @@ class LeaseKeeper:
             standing=self.standing,
             version=first.version,
             began=first.began,
-            renewed=self._wall_clock(),
-            count=self._count + 1,
-            load=self._load(),
+            renewed=self.wall_clock(),
+            count=self.count + 1,
+            load=self.load(),
             limits=first.limits,
         )
         self._revision = await self._bucket.write(self.key, lease, expected=self._revision)
-        self._count += 1
+        self.count += 1
 
     async def _read_back(self) -> None:
         """Find out why a renewal was refused. The next one tries again.

@@ -100,6 +100,10 @@ class Persistence:
         """Keep a reply for a build that is not held here; returns whether it is kept. Synchronous."""
         return False
 
+    def shares(self) -> bool:
+        """Return whether other instances hear the same replies on shared subjects. Synchronous, and quick."""
+        return self.fleet is not None and len(self.fleet.owners()) > 1
+
     async def written(self) -> int:
         """Return a number that grows while any process works; raises BusError where it cannot be read."""
         return 0

@@ -97,6 +97,13 @@ class Admission:
 
     def on_build(self, message: Message) -> None:
         """Put a message into its sender's line, or refuse it. A synchronous handler."""
+        # One may send thousands.
+        sender = intern(sender_of(message.reply, message.headers))
+        # Its headers are not needed any more, and its subject is one of ten.
+        self.admit(Message(intern(message.subject), message.data, message.reply), sender)
+
+    def admit(self, message: Message, sender: str) -> None:
+        """Put a message into the line of a sender that is known, or refuse it. Synchronous."""
         self.came += 1
         if not self._receipts.may_be_taken(message):
             return
@@ -104,11 +111,7 @@ class Admission:
             self._receipts.reject(message, shutting_down())
             return
         lane = self._small if self._is_small(message.data) else self._large
-        # One may send thousands.
-        sender = intern(sender_of(message.reply, message.headers))
-        # Its headers are not needed any more, and its subject is one of ten.
-        kept = Message(intern(message.subject), message.data, message.reply)
-        if lane.queue.put(sender, (kept, sender), _size(kept)):
+        if lane.queue.put(sender, (message, sender), _size(message)):
             lane.put.send_nowait(None)
             lane.stirred.set()
         else:

@@ -3,7 +3,7 @@
 WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -28,17 +28,27 @@ _MOST_KEPT_BYTES = 1_000
 """Largest field that is kept where a rejected build is too large to be published whole, in bytes."""
 
 
+class Passed(Message):
+    """A build that another instance has passed on to this one; the answer goes to that instance."""
+
+    __slots__ = ()
+
+
 class Receipts:
     """Answers the senders of builds.
 
     Args:
         bus: connection for answers.
         holds: returns whether a build of this id is held here.
+        load: returns the headers of answers to other instances, which tell the load here.
     """
 
-    def __init__(self, bus: Bus, holds: Callable[[str], bool]) -> None:
+    def __init__(
+        self, bus: Bus, holds: Callable[[str], bool], load: Callable[[], Mapping[str, str]] = dict
+    ) -> None:
         self._bus = bus
         self._holds = holds
+        self._load = load
         self._log = RateLimitedLog()
 
     def may_be_taken(self, message: Message) -> bool:
@@ -65,7 +75,8 @@ class Receipts:
         """
         build = read_id(message.data)
         problems = refusal.problems
-        self._log.warning(
+        tell = self._log.info if isinstance(message, Passed) else self._log.warning
+        tell(
             "build rejected",
             build=build,
             subject=message.subject,
@@ -83,16 +94,33 @@ class Receipts:
             except BusError as error:
                 self._log.warning("rejection not published", build=build, error=str(error))
 
+    def relay(self, message: Message, answer: bytes, refusal: InvalidBuild | None) -> None:
+        """Give the answer of the instance that a build was passed on to.
+
+        Args:
+            message: the build as it came in.
+            answer: the answer, as it is sent.
+            refusal: what it says, where the build is rejected.
+        """
+        if refusal is not None and (not message.reply or _is_delivered(message)):
+            self.reject(message, refusal)
+        elif may_be_answered(message.reply):
+            try:
+                self._bus.publish(message.reply, answer)
+            except BusError as error:
+                self._log.warning("intake not answered", build=read_id(message.data), error=str(error))
+
     def _answer(self, message: Message, answer: dict[str, Any]) -> None:
         # Checked again, as a caller may not have asked `may_be_taken`, and this is the last place.
         if not may_be_answered(message.reply):
             return
+        headers = self._load() if isinstance(message, Passed) else None
         try:
             try:
-                self._bus.publish(message.reply, encode(answer))
+                self._bus.publish(message.reply, encode(answer), headers=headers)
             except MessageTooLarge:
                 answer.get("error", {}).pop("details", None)
-                self._bus.publish(message.reply, encode(answer))
+                self._bus.publish(message.reply, encode(answer), headers=headers)
         except BusError as error:
             self._log.warning("intake not answered", build=answer["id"], error=str(error))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import trio
@@ -13,7 +14,8 @@ from scheduler.errors import Hung, InvalidBuild
 from scheduler.runtime.background import open_background
 from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.supervision.admission import Admission
-from scheduler.supervision.intake import QUEUE_GROUP, SUBJECTS, Receipts
+from scheduler.supervision.intake import QUEUE_GROUP, SUBJECTS, Passed, Receipts
+from scheduler.supervision.passing import Passing
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.refusals import refused, shutting_down
 
@@ -36,6 +38,7 @@ class Reception:
         receipts: answers their senders.
         reader: reads them.
         submit: begins a build, given with its sender; returns whether it is finished already.
+        passing: passes builds on to other instances, and takes theirs; None where builds are not shared.
     """
 
     def __init__(
@@ -44,12 +47,16 @@ class Reception:
         receipts: Receipts,
         reader: BuildReader,
         submit: Callable[[Prepared, str], Awaitable[bool]],
+        passing: Passing | None = None,
     ) -> None:
         self._bus = bus
         self._receipts = receipts
         self._reader = reader
         self._submit = submit
+        self._passing = passing
         self._admission = Admission(receipts, self._take, reader.is_small)
+        self._passed = Admission(receipts, self._take, reader.is_small)
+        """Admission of what others pass on, which waits for nobody else: so no two wait for each other."""
         self.endpoints = {
             subject: ServiceEndpoint(subject.replace(".", "-"), subject, QUEUE_GROUP) for subject in SUBJECTS
         }
@@ -64,7 +71,12 @@ class Reception:
     @property
     def bytes(self) -> int:
         """Size of the builds that came in and are neither begun nor refused yet, in bytes."""
-        return self._admission.bytes
+        return self._admission.bytes + self._passed.bytes
+
+    @property
+    def _came(self) -> int:
+        """Number of builds that have come in."""
+        return self._admission.came + self._passed.came
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -76,12 +88,17 @@ class Reception:
         for subject in SUBJECTS:
             subscription = await self._bus.subscribe(subject, self._admission.on_build, queue=QUEUE_GROUP)
             self._subscriptions.append(subscription)
+        if self._passing is not None:
+            subscription = await self._passing.listen(self._bus, self._receipts, self._passed.admit)
+            self._subscriptions.append(subscription)
         async with open_background() as background:
             background.start_soon(self._run)
             yield
 
     async def _run(self) -> None:
-        await self._admission.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._admission.run)
+            nursery.start_soon(self._passed.run)
         self._answered.set()
 
     def stop_reading(self) -> None:
@@ -98,6 +115,7 @@ class Reception:
         """
         silent = await self._unsubscribe()
         self._admission.close()
+        self._passed.close()
         with trio.move_on_after(_LAST_ANSWERS if silent else 3 * _LAST_ANSWERS):
             await self._answered.wait()
         return silent
@@ -116,20 +134,18 @@ class Reception:
 
     async def _be_patient(self, patience: trio.CancelScope, longest: float) -> None:
         """Extend a deadline while builds come, up to ``longest`` (Trio's clock, seconds); never returns."""
-        came = self._admission.came
+        came = self._came
         while True:
             await trio.sleep(_SILENT / 10)
-            if self._admission.came > came:
-                came = self._admission.came
+            if self._came > came:
+                came = self._came
                 patience.deadline = min(trio.current_time() + _SILENT, longest)
 
     async def _take(self, message: Message, sender: str) -> None:
         began = trio.current_time()
         error = ""
         try:
-            prepared = await self._read_unless_stopped(message)
-            finished = await self._submit(prepared, sender)
-            self._receipts.accept(message, prepared.build.id, finished=finished)
+            await self._place(message, sender)
         except InvalidBuild as refusal:
             error = str(refusal)
             self._receipts.reject(message, refusal)
@@ -141,7 +157,27 @@ class Reception:
             error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
             self._receipts.reject(message, refused("internal", error))
         finally:
-            self.endpoints[message.subject].served(trio.current_time() - began, error)
+            if not isinstance(message, Passed):
+                self.endpoints[message.subject].served(trio.current_time() - began, error)
+
+    async def _place(self, message: Message, sender: str) -> None:
+        """Have a build begun where it fits best, and answered; raises the refusal where it is not."""
+        passing, begin = self._passing, partial(self._begin, message, sender)
+        if passing is None or not passing.shares:
+            await begin()
+        elif isinstance(message, Passed):
+            await passing.take(message, begin)
+        else:
+            answer = await passing.place(message, sender, begin, lambda: self._stopping)
+            if answer is not None:
+                self._receipts.relay(message, answer.data, answer.refusal)
+
+    async def _begin(self, message: Message, sender: str) -> None:
+        prepared = await self._read_unless_stopped(message)
+        finished = await self._submit(prepared, sender)
+        if self._passing is not None:
+            self._passing.note_taken(len(prepared.templates))
+        self._receipts.accept(message, prepared.build.id, finished=finished)
 
     async def _read_unless_stopped(self, message: Message) -> Prepared:
         with trio.CancelScope() as scope:
