@@ -53,7 +53,7 @@ _REFRESH: Final = 0.2
 _RECOUNT: Final = 1.0
 """Seconds for which what is active here is not counted again: that goes through all builds."""
 _MOST_TRIES: Final = 3
-"""Instances that are asked to take a build, this one included, beyond the first."""
+"""Instances that are asked to take a build, this one included, after the first."""
 _MOST: Final = 600
 """Builds that wait for answers of others at a time; beyond that they stay here."""
 _MOST_BYTES: Final = 128 * 1024 * 1024
@@ -120,11 +120,7 @@ class Passing:
     # ---- where a build goes
 
     async def place(
-        self,
-        message: Message,
-        sender: str,
-        begin: Callable[[], Awaitable[None]],
-        stopping: Callable[[], bool],
+        self, message: Message, sender: str, begin: Callable[[], Awaitable[None]]
     ) -> Answer | None:
         """Have a build begun where it fits best.
 
@@ -132,7 +128,6 @@ class Passing:
             message: the build as it came in.
             sender: its sender.
             begin: begins the build here, and answers it.
-            stopping: returns whether this instance takes no more builds.
 
         Returns:
             Answer of the instance that it was passed on to; None where it has begun here.
@@ -143,7 +138,7 @@ class Passing:
         size, components = len(message.data), estimate(message.data)
         tried: set[str] = set()
         refusal = shutting_down()
-        while (key := self._choose(size, tried, here=not stopping())) is not None or HERE not in tried:
+        while (key := self._choose(size, tried)) is not None or HERE not in tried:
             tried.add(key or HERE)
             if key:
                 answer = await self._pass_on(key, message, sender, components)
@@ -177,14 +172,14 @@ class Passing:
         """Note that a build of so many components has begun here."""
         self._active += components
 
-    def _choose(self, size: int, tried: Collection[str], *, here: bool) -> str | None:
+    def _choose(self, size: int, tried: Collection[str]) -> str | None:
         """Choose where a build goes: the key of an instance, or `HERE`; None where it can go nowhere."""
         self._look()
-        if here and HERE not in tried and (tried or not self._has_room(size)):
+        if HERE not in tried and (tried or not self._has_room(size)):
             return HERE
         if len(tried) > _MOST_TRIES:
             return None
-        return self._placing.choose(self._active if here and self._fleet.fresh else None, tried)
+        return self._placing.choose(self._active if self._fleet.fresh else None, tried)
 
     def load(self) -> Mapping[str, str]:
         """Return the header of an answer to another instance."""

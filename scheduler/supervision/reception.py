@@ -168,7 +168,7 @@ class Reception:
         elif isinstance(message, Passed):
             await passing.take(message, begin)
         else:
-            answer = await passing.place(message, sender, begin, lambda: self._stopping)
+            answer = await passing.place(message, sender, begin)
             if answer is not None:
                 self._receipts.relay(message, answer.data, answer.refusal)
 

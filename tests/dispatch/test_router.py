@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from support.bench import SUBJECT, KeptStrays, reply, request
 from support.fakes import encode
 
@@ -15,7 +16,7 @@ from scheduler.dispatch.call import Call, Signal
 from scheduler.dispatch.channels import Channels
 from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.inherited import Inherited
-from scheduler.dispatch.router import Router, Stray, Way
+from scheduler.dispatch.router import FOREIGN, Router, Stray, Way
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.runtime.log_limits import RateLimitedLog
 
@@ -27,9 +28,9 @@ GOOD = Outcome(completed=True, body={})
 class Table:
     """A router with what it drops, and calls that nobody sends."""
 
-    def __init__(self, on_stray: Callable[[Stray], bool] = lambda _: False) -> None:
+    def __init__(self, on_stray: Callable[[Stray], bool] = lambda _: False, *, shares: bool = False) -> None:
         self.dropped = DroppedReplies(RateLimitedLog(clock=lambda: 0.0))
-        self.router = Router(OURS, self.dropped, on_stray)
+        self.router = Router(OURS, self.dropped, on_stray, lambda: shares)
         self._exchange: Any = SimpleNamespace(
             replies=OURS, connection=1, close=self._close, channels=Channels()
         )
@@ -94,6 +95,46 @@ def test_on_a_shared_subject_build_and_component_tell_the_call() -> None:
         "of another type, provider or action": 1,
         "for no running component": 2,
     }
+
+
+def test_beside_others_a_reply_without_a_call_is_counted_and_nothing_else() -> None:
+    """It is another instance's: no stray is kept for it, and no line is logged."""
+    strays = KeptStrays()
+    table = Table(strays.keep, shares=True)
+    table.call()
+    with capture_logs() as logs:
+        assert table.shared("z", service="b2") is None
+    assert strays.kept == []
+    assert logs == []
+    assert table.dropped.counts == {FOREIGN: 1}
+
+
+def test_beside_others_what_is_awaited_here_is_found() -> None:
+    """Among all that is not."""
+    table = Table(shares=True)
+    call = table.call()
+    assert table.shared("z", service="b2") is None
+    assert table.shared() is call
+
+
+def test_beside_others_nothing_is_read_where_nothing_is_awaited() -> None:
+    """A reply is not even looked into."""
+    table = Table(shares=True)
+    assert table.router.route_shared(Message(DONE, b"no JSON"), SUBJECT, "done") is None
+    assert table.dropped.counts == {FOREIGN: 1}
+
+
+def test_beside_others_a_copy_that_is_expected_is_none_of_theirs() -> None:
+    """The direct copy of a captured reply may come when its call is closed, and nothing else is awaited."""
+    table = Table(shares=True)
+    call = table.call()
+    call.deliver(GOOD)
+    table.router.note_captured(call, "done")
+    call.close()
+    assert table.shared() is None
+    assert table.dropped.counts == {}
+    assert table.shared() is None
+    assert table.dropped.counts == {FOREIGN: 1}
 
 
 def test_a_stray_is_passed_on_where_somebody_takes_strays() -> None:

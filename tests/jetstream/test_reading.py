@@ -906,3 +906,57 @@ async def test_a_consumer_unknown_at_first_is_asked_again(fake_bus: FakeBus) -> 
     assert await consumer.settle(5) == "it does not exist any more"
     assert len(asked) == 4
     await consumer.close()
+
+
+# Following some subjects.
+
+
+@integration
+async def test_of_a_stream_some_subjects_can_be_followed(js: JetStream) -> None:
+    """What lies between is not missed, and nobody waits for it."""
+    got: list[Delivered] = []
+    follower = StreamFollower(js, "S", got.append, subjects=["s.b", "t.b"])
+    await fill(js, 1, 10)
+    with capture_logs() as logs, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            await follower.caught_up()
+            assert numbers(got) == [1, 4, 7, 10]
+            await store(js, [("s.a", b"11")])
+            await follower.caught_up()
+            nursery.cancel_scope.cancel()
+    assert logs == []
+    assert follower.seen.sequence == 10
+
+
+@integration
+async def test_other_subjects_can_be_followed_instead(js: JetStream) -> None:
+    """From where it stands on: what came before under a new one does not come; nothing comes twice."""
+    got: list[Delivered] = []
+    follower = StreamFollower(js, "S", got.append, subjects=["s.b"])
+    await fill(js, 1, 11)
+    with capture_logs() as logs, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(follower.run, Position())
+            await follower.caught_up()
+            await follower.select(["s.b", "s.c"])
+            await store(js, [("s.a", b"12"), ("s.b", b"13"), ("s.c", b"14")])
+            await follower.caught_up()
+            nursery.cancel_scope.cancel()
+    # The last one of s.c came after the last one of s.b.
+    assert numbers(got) == [1, 4, 7, 10, 11, 13, 14]
+    assert logs == []
+
+
+@integration
+async def test_subjects_that_are_followed_already_cost_nothing(js: JetStream) -> None:
+    """The consumer stays."""
+    follower = StreamFollower(js, "S", lambda _: None, subjects=["s.b"])
+    meddler = Meddler(js)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(follower.run, Position())
+        made = len(meddler.published)
+        with trio.fail_after(1):
+            await follower.select(["s.b"])
+        assert not any("CONSUMER" in one and "NEXT" not in one for one in meddler.published[made:])
+        nursery.cancel_scope.cancel()
