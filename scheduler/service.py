@@ -129,7 +129,9 @@ class Service:
             on_stray=self.persistence.on_stray,
             sender_of=self.roster.sender_of,
             on_beat=self.roster.note_beat,
+            tenure=self.persistence.tenure,
         )
+        self.persistence.on_lapse = self.connectors.hold_back
         self.slots = Slots(
             settings.rules,
             per_instance=settings.max_in_flight,
@@ -189,6 +191,7 @@ class Service:
                 self._stopping.ready = True
                 task_status.started()
                 await self._stopping.asked.wait()
+                await persistence.begin_to_end()
                 reception.stop_reading()
                 roster.refuse_new()
                 await recovery.mark_stable()
@@ -229,6 +232,8 @@ class Service:
             background.start_soon(self.connectors.beats.run)
             background.start_soon(self.connectors.cancelling.run)
             background.start_soon(self.connectors.returned.run)
+            if self.connectors.sending.held is not None:
+                background.start_soon(self.connectors.sending.held.run)
             background.start_soon(self.slots.run)
             await self.connectors.listen()
             yield

@@ -88,6 +88,7 @@ ROWS: Final[Mapping[str, str]] = {
     "scheduler.stores": STORE,
     "scheduler.jetstream": STORE,
     "scheduler.recovery": STORE,
+    "scheduler.fleet": STORE,
     "scheduler.control": ELSE,
     "scheduler.diagnosis": ELSE,
     "scheduler.runtime": _CALLER,

@@ -169,10 +169,10 @@ class Bus(Protocol):
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Call ``handler()`` whenever a connection was established; it must not block or raise."""
 
-    def drop_connection(self, reason: str) -> None:
-        """Give the connection up at once, with what is buffered in it; a new one is made. Synchronous.
+    def drop_buffered(self, reason: str) -> None:
+        """Give the connection up at once, if anything is buffered in it; a new one is made. Synchronous.
 
-        What waits in the queue stays there. Does nothing where there is no connection.
+        What waits in the queue stays there.
         """
 
     def before_sending(self, guard: Callable[[], object]) -> None:

@@ -113,6 +113,11 @@ class Connection(Client):
         return self._stream.behind
 
     @property
+    def buffered(self) -> bool:
+        """Whether anything was written that the socket has not taken."""
+        return self._stream.buffered
+
+    @property
     def received(self) -> int:
         """Bytes that have come in so far."""
         return self._stream.received
@@ -189,7 +194,7 @@ class Connection(Client):
         A task of Trio's: what all tasks publish in one turn of the loop leaves in the next one, at once.
         """
         try:
-            while self.is_connected:
+            while outbox.checked() and self.is_connected:
                 work = trio.Event()
                 outbox.on_work = work.set
                 lines = self._batch(outbox)
@@ -207,11 +212,6 @@ class Connection(Client):
 
     def _batch(self, outbox: Outbox) -> list[bytes]:
         lines: list[bytes] = []
-        if outbox.guard is not None:
-            outbox.guard()
-            if self.loss is not None:
-                # What is in the queue is for the next connection, if for any.
-                return lines
         while (command := outbox.take_command()) is not None:
             lines.append(self._ask(command) if isinstance(command, Barrier) else command)
         size = 0

@@ -252,9 +252,9 @@ class NatsBus(Endpoint):
         """Longest pause, in seconds, before connecting again to a server that disconnects soon each time."""
         return LAST_DELAY
 
-    def drop_connection(self, reason: str) -> None:
-        """Give the connection up, as in the port."""
-        if self._connection is not None:
+    def drop_buffered(self, reason: str) -> None:
+        """Give up a connection with something in its buffer, as in the port."""
+        if self._connection is not None and self._connection.buffered:
             self._connection.lose(reason)
 
     def stop(self) -> None:

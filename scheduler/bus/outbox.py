@@ -68,7 +68,7 @@ class Outbox:
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         self.on_work: Callable[[], None] | None = None
         self.guard: Callable[[], object] | None = None
-        """Function to be called, by the pump, before messages are taken for a connection."""
+        """Function to be called before messages are taken for a connection; see `Bus.before_sending`."""
         self.generation = 0
         """Number of connections that were established; messages leave on the last one."""
         self._max_messages = max_messages
@@ -130,6 +130,12 @@ class Outbox:
     def _work(self) -> None:
         if self.on_work is not None:
             self.on_work()
+
+    def checked(self) -> bool:
+        """Call the guard, if there is one; always true. To be called before the first `take` of a batch."""
+        if self.guard is not None:
+            self.guard()
+        return True
 
     def restart(self, commands: Iterable[bytes], unanswered: Iterable[Barrier]) -> None:
         """Prepare for a new connection: its commands replace those of the old one.

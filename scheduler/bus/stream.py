@@ -395,6 +395,12 @@ class ByteStream(Transport):
         return self._protocol is not None and self._protocol.behind
 
     @property
+    def buffered(self) -> bool:
+        """Whether bytes that were written were not taken by the socket yet."""
+        transport = None if self._protocol is None else self._protocol.transport
+        return transport is not None and transport.get_write_buffer_size() > 0
+
+    @property
     def received(self) -> int:
         """Bytes that have come in so far."""
         return 0 if self._protocol is None else self._protocol.received

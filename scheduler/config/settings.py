@@ -2,6 +2,8 @@
 
 A setting has one name in three spellings: ``max_builds`` here, ``--max-builds`` on the command line and
 ``SCHEDULER_MAX_BUILDS`` in the environment. `scheduler.commands.flags` reads the latter two.
+
+One file on purpose: a setting more is one declaration here, and its place in the documentation's table.
 """
 
 import platform
@@ -305,12 +307,9 @@ class Settings:
         check_notify_hosts(self.notify_hosts)
         if self.notifies:
             _ = self.signing_keys()
-        if not _NAME.fullmatch(self.name):
-            raise invalid("name", self.name, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
-        if self.instance and not _NAME.fullmatch(self.instance):
-            raise invalid(
-                "instance", self.instance, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -"
-            )
+        for which, value in (("name", self.name), ("instance", self.instance or self.name)):
+            if not _NAME.fullmatch(value):
+                raise invalid(which, value, "is not 1 to 128 of the characters A-Z a-z 0-9 . _ @ : -")
 
     @property
     def notifies(self) -> bool:

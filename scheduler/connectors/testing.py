@@ -97,7 +97,7 @@ class LoneBus:
     def on_connected(self, handler: Callable[[], None]) -> None:
         """Do nothing: it is never away."""
 
-    def drop_connection(self, reason: str) -> None:
+    def drop_buffered(self, reason: str) -> None:
         """Do nothing: there is none."""
 
     def before_sending(self, guard: Callable[[], object]) -> None:

@@ -37,6 +37,7 @@ from scheduler.dispatch.router import Router, Stray
 from scheduler.dispatch.second_copies import SecondCopies
 from scheduler.dispatch.senders import UNKNOWN
 from scheduler.dispatch.sending import Heartbeats, Sending, Timeouts
+from scheduler.dispatch.tenure import Tenure
 from scheduler.dispatch.timers import Timers
 from scheduler.jetstream.capturing import StreamLayout
 from scheduler.journal.records import Position
@@ -81,6 +82,7 @@ class ConnectorClient:
         shares: returns whether other instances work on the same shared subjects, as in `Router`.
         sender_of: tells the sender of the build of an id.
         on_beat: callback for calls whose connector has said something new in a heartbeat.
+        tenure: right of this process to send requests; None where nothing takes it away.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class ConnectorClient:
         shares: Callable[[], bool] = lambda: False,
         sender_of: Callable[[str], str] = lambda _: UNKNOWN,
         on_beat: Callable[[Call], None] = lambda _: None,
+        tenure: Tenure | None = None,
     ) -> None:
         self.timers = timers
         self.shared = bus if shared is None else shared
@@ -146,6 +149,7 @@ class ConnectorClient:
             cancelling=self.cancelling,
             forget=self._forget,
             on_expired=None if capture is None else capture.on_expired,
+            tenure=tenure,
         )
         """Publishes requests, and times attempts out."""
         self.beats = Beats(
@@ -306,6 +310,10 @@ class ConnectorClient:
     def give_up(self, call: Call, reason: str) -> None:
         """Tell connectors that nobody awaits the reply to a request any more; nothing waits for that."""
         self.sending.give_up(call, reason)
+
+    def hold_back(self) -> None:
+        """Hold back all requests that have not left: this process may not send them any more. Synchronous."""
+        self.sending.hold_back(self.router.by_token.values())
 
     def hand_over(self, build: str) -> None:
         """Leave the replies for ``build`` that come from now on to the next process."""

@@ -18,6 +18,7 @@ from scheduler.dispatch.dropped import DroppedReplies
 from scheduler.dispatch.fairness import FairDispatcher
 from scheduler.dispatch.gaps import Gaps
 from scheduler.dispatch.pulse import HEARTBEAT, WITHIN, Pulse
+from scheduler.dispatch.tenure import HeldRequests, Tenure
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BusError
 from scheduler.plan import Request
@@ -58,6 +59,7 @@ class Sending:
         cancelling: tells connectors which attempts are given up.
         forget: callback with a call that is not awaited any more.
         on_expired: callback with attempts whose time has passed, in place of timing them out at once.
+        tenure: right of this process to send requests; None where nothing takes it away.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Sending:
         cancelling: Cancelling,
         forget: Callable[[Call], None],
         on_expired: Callable[[Call], None] | None = None,
+        tenure: Tenure | None = None,
     ) -> None:
         self.replies = replies
         self.channels: Channels[Outcome | Signal] = Channels()
@@ -95,6 +98,9 @@ class Sending:
         self._cancelling = cancelling
         self._start_timeout = start_timeout
         self._forget = forget
+        self._tenure = tenure
+        self.held = None if tenure is None else HeldRequests(tenure, self.publish)
+        """Requests held back while this process may not send; `HeldRequests.run` has to be running."""
         self._log = RateLimitedLog()
 
     @property
@@ -137,6 +143,9 @@ class Sending:
         if call.outgoing is not None and call.outgoing.generation and not call.unheard:
             call.maybe_out = True
         call.unheard = False
+        if self.held is not None and self._tenure is not None and not self._tenure.check():
+            self.held.hold(call)
+            return
         key = request.key
         shown = attempt_header(key)
         # The two have the same texts in them.
@@ -152,6 +161,13 @@ class Sending:
             pulse.sent = self._timers.now()
         if call.departing is not None:
             call.departing(call)
+
+    def hold_back(self, calls: Iterable[Call]) -> None:
+        """Hold back those requests that wait for a connection: this process may not send them any more."""
+        for call in calls:
+            if self.held is not None and call.is_queued and call.outgoing is not None:
+                call.outgoing.withdraw()
+                self.held.hold(call)
 
     async def repeat(self, call: Call) -> Outcome | Signal:
         """Publish a request again that nobody received, until there is an end; to be called by the waiter.
@@ -293,6 +309,8 @@ class Sending:
         """Stop the clock of a call that nobody awaits any more, and forget it."""
         if call.timer is not None:
             self._timers.cancel(call.timer)
+        if self.held is not None:
+            self.held.drop(call)
         if self.pulses and (pulse := self.pulses.pop(call, None)) is not None and pulse.timer is not None:
             self._timers.cancel(pulse.timer)
         self._forget(call)

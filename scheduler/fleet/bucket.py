@@ -6,7 +6,7 @@ It is read from the stream's leader: a replica may be behind, and an instance wo
 from typing import Any, Final
 
 from scheduler.errors import JetStreamError
-from scheduler.fleet.lease import Found, Lease, encode_lease, read_lease
+from scheduler.fleet.lease import PERIOD, Found, Lease, encode_lease, read_lease
 from scheduler.jetstream.answers import Stored
 from scheduler.jetstream.api import JetStream
 
@@ -58,7 +58,7 @@ class LeaseBucket:
         Raises:
             WrongLastSequence: another revision stands there.
         """
-        ack = await self._js.publish(f"{LEASES}{key}", encode_lease(lease), expected=expected)
+        ack = await self._js.publish(f"{LEASES}{key}", encode_lease(lease), expected=expected, timeout=PERIOD)
         return ack.sequence
 
     async def read(self) -> dict[str, Found]:

@@ -25,7 +25,7 @@ NEWS: Final = "scheduler.fleet.news"
 """Subject on which an instance says that its lease has changed in a way that others should not wait for."""
 CAME: Final = "another instance has come"
 WENT: Final = "another instance owns no builds any more: they are taken over"
-_BETWEEN: Final = 0.5
+_BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
 _PAUSE: Final = 1.0
 _SOON: Final = 0.05
@@ -167,13 +167,20 @@ class Fleet:
                 await trio.sleep(_PAUSE)
             else:
                 break
+        await self.look_until_seen()
+        while self._absences.suspected:
+            await trio.sleep(_BETWEEN)
+            await self.look_until_seen()
+
+    async def look_until_seen(self) -> None:
+        """Look at the leases until they could be read, from now on: each owner of now has one among them.
+
+        A process takes its lease before it writes into any log.
+        """
         while True:
-            if not await self.look():
-                await trio.sleep(_PAUSE)
-            elif self._absences.suspected:
-                await trio.sleep(_BETWEEN)
-            else:
-                break
+            if await self.look():
+                return
+            await trio.sleep(_PAUSE)
 
     async def run(self) -> None:
         """Renew the lease, and look at the others; never returns.

@@ -14,6 +14,8 @@ from scheduler.runtime.logger import Logger
 
 log = Logger()
 
+_AGAIN: Final = 0.5
+"""Seconds between the beginnings of two renewals where the first one failed."""
 LAPSED: Final = "the lease of this instance ran out: nothing is sent until it is renewed"
 RENEWED: Final = "the lease of this instance is renewed"
 
@@ -147,8 +149,8 @@ class LeaseKeeper:
             nursery.start_soon(self._watch)
             while True:
                 began = trio.current_time()
-                await self.renew()
-                await trio.sleep(max(0.0, began + PERIOD - trio.current_time()))
+                pause = PERIOD if await self.renew() else _AGAIN
+                await trio.sleep(max(0.0, began + pause - trio.current_time()))
 
     async def _watch(self) -> None:
         """Notice when the lease was not renewed in time."""

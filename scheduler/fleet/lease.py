@@ -29,7 +29,7 @@ _LONGEST_STEP: Final = 2 * PERIOD
 
 
 class Standing(Enum):
-    """What an instance does."""
+    """Role of an instance at the moment."""
 
     ACTIVE = "active"
     """It takes builds."""
@@ -40,7 +40,7 @@ class Standing(Enum):
 
 
 class Load(Value, frozen=True):
-    """What an instance works at."""
+    """Work that an instance has."""
 
     builds: int = 0
     """Builds that run there."""
@@ -146,7 +146,7 @@ class Judge:
 
 
 class Tenure:
-    """How long this process may act, by its own renewals; pure."""
+    """Time for which this process may act, by its own renewals; pure."""
 
     def __init__(self) -> None:
         self.until = float("-inf")

@@ -4,6 +4,9 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import trio
+from attrs import frozen
+
 from scheduler import __version__
 from scheduler.bus import Bus
 from scheduler.definition.tokens import encode_token
@@ -27,6 +30,9 @@ from scheduler.supervision.peers import Peers
 from scheduler.supervision.reporting import Recorder
 from scheduler.supervision.retention import Retention
 from scheduler.supervision.roster import Roster
+
+_GOODBYE = 0.3
+"""Seconds to say that this process takes no more builds."""
 
 
 class Durable(Persistence):
@@ -76,7 +82,7 @@ class Durable(Persistence):
             on_change=self.orphans.note,
             wall_clock=store.wall_clock,
         )
-        store.send_only_with(self.fleet)
+        self.tenure = _Tenure(self.fleet, store)
         bus.before_sending(self.fleet.check)
 
     def clock(self, build: str) -> BuildClock:
@@ -89,8 +95,8 @@ class Durable(Persistence):
 
     def _on_lapse(self) -> None:
         """Let nothing leave that was begun while this process was sure of its builds. Synchronous."""
-        self.roster.withdraw_queued()
-        self._bus.drop_connection("the lease of this instance ran out")
+        self.on_lapse()
+        self._bus.drop_buffered("the lease of this instance ran out")
 
     async def stand_by(self, peers: Peers) -> None:
         """Implement `Persistence.stand_by`: waits only for schedulers that keep no lease.
@@ -104,6 +110,11 @@ class Durable(Persistence):
     async def _leased(self) -> frozenset[str]:
         """Return the ids of the schedulers that keep a lease."""
         return frozenset(map(encode_token, await self.fleet.leased()))
+
+    async def begin_to_end(self) -> None:
+        """Implement `Persistence.begin_to_end`: no other instance passes builds on to this one any more."""
+        with trio.move_on_after(_GOODBYE):
+            await self.fleet.drain()
 
     async def drain(self, grace: float) -> None:
         """Implement `Persistence.drain`: hands everything over where another instance is there to take it."""
@@ -174,6 +185,7 @@ class Durable(Persistence):
             orphans=self.orphans,
             expired=self._expired,
             owners=partial(self._owners, parts.peers),
+            may_work=self.fleet.renewed,
             is_first=self.fleet.is_first_for,
             heard=() if store.account_streams is None else store.account_streams.caught.messages,
         )
@@ -186,9 +198,31 @@ class Durable(Persistence):
             background.start_soon(experience.run)
             yield _UnderWay(restart, experience, reopener, replayer)
 
-    def _owners(self, peers: Peers) -> frozenset[str]:
-        """Return the ids of the processes that own builds, this one included."""
-        return frozenset(map(encode_token, self.fleet.owners())) | peers.elders
+    async def _owners(self, peers: Peers) -> frozenset[str]:
+        """Return the ids of the processes that own builds, this one included, as of now."""
+        await self.fleet.look_until_seen()
+        elders = await peers.find_elders(self._leased)
+        return frozenset(map(encode_token, self.fleet.owners())) | elders
+
+
+@frozen
+class _Tenure:
+    """Right to send, by the lease of this instance; see `dispatch.tenure.Tenure`."""
+
+    _fleet: Fleet
+    _store: JetStreamStore
+
+    def check(self) -> bool:
+        """Return whether the lease is fresh."""
+        return self._fleet.check()
+
+    async def renewed(self) -> None:
+        """Wait until it is."""
+        await self._fleet.renewed()
+
+    async def confirm(self, build: str) -> None:
+        """Write a record into the log of the build."""
+        await self._store.confirm(build)
 
 
 class _UnderWay(Recovery):

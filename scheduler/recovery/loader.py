@@ -11,7 +11,7 @@ import trio
 from attrs import define, evolve, field
 
 from scheduler.definition.reply_subjects import draw_key, is_secret
-from scheduler.definition.tokens import decode_token, encode_token
+from scheduler.definition.tokens import decode_token
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import (
     BusError,
@@ -56,8 +56,6 @@ _MOST_REFUSALS = 5
 class Loaded:
     """Builds that were taken up together, and wait for the replies captured meanwhile."""
 
-    live: frozenset[str]
-    """Instances that still work, and keep their builds."""
     caught_up: trio.Event = field(factory=trio.Event)
     """Event to be set when those replies were read."""
     builds: list[str] = field(factory=list)
@@ -104,17 +102,14 @@ class Loader:
         self._released: set[str] = set()
         """Builds that were released, past every service, since a process last had them."""
 
-    async def load(
-        self, entries: Iterable[Entry], nursery: trio.Nursery, live: frozenset[str] = frozenset()
-    ) -> Loaded:
+    async def load(self, entries: Iterable[Entry], nursery: trio.Nursery) -> Loaded:
         """Take up all of these builds that can be.
 
         Args:
             entries: the logs.
             nursery: nursery for publishing stored reports, which continues afterwards.
-            live: instances that still work, and keep their builds.
         """
-        loaded = Loaded(live)
+        loaded = Loaded()
         held = []
         # A log that was written to while it was listed may be listed twice: the last entry counts.
         for entry in {entry.subject: entry for entry in entries}.values():
@@ -133,11 +128,9 @@ class Loader:
         loaded.unproven.sort(key=lambda one: crash_loops.counts(one[1].headings))
         return loaded
 
-    async def load_unproven(
-        self, one: tuple[Held, Entry], nursery: trio.Nursery, live: frozenset[str]
-    ) -> Loaded:
+    async def load_unproven(self, one: tuple[Held, Entry], nursery: trio.Nursery) -> Loaded:
         """Take up one of `Loaded.unproven`: if the process dies now, it dies of that one."""
-        loaded = Loaded(live)
+        loaded = Loaded()
         held, entry = one
         await self._load(held, entry, loaded, nursery, trio.CapacityLimiter(1))
         return loaded
@@ -222,7 +215,7 @@ class Loader:
             raise UnreadableLog(str(headings))
         if why := crash_loops.why_left_alone(headings):
             raise UnreadableLog(f"{why}; `scheduler release {build}` has the next one try again")
-        log = await self._mark(build, entry, headings, loaded.live)
+        log = await self._mark(build, entry, headings)
         if log is None:
             return None
         history = await self._store.logs.history(entry.subject)
@@ -251,13 +244,11 @@ class Loader:
         log.loads = 0
         history.rekey(event.key)
 
-    async def _mark(
-        self, build: str, entry: Entry, headings: Headings, live: frozenset[str]
-    ) -> BuildLog | None:
+    async def _mark(self, build: str, entry: Entry, headings: Headings) -> BuildLog | None:
         """Own the log: from now on no other process can write to it unnoticed.
 
         Returns:
-            The log; None where it belongs to a process that still works, or needs nothing more.
+            The log; None where it needs nothing more.
         """
         last = await self._store.logs.last(entry.subject)
         if last is None:
@@ -267,11 +258,8 @@ class Loader:
             self._released.add(build)
         # The record is our own mark, written before reading met an obstacle: no process died in between.
         anew = record.instance != self._store.instance
-        if anew:
-            if encode_token(record.instance) in live:
-                return None
-            if last.sequence != entry.sequence:
-                raise Fenced(f"{record.instance} has written to its log meanwhile")
+        if anew and last.sequence != entry.sequence:
+            raise Fenced(f"{record.instance} has written to its log meanwhile")
         # Read again, as we may have finished the build since the logs were listed.
         headings = read_headers(last.headers)
         if headings.status is Status.REPORTED:

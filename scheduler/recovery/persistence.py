@@ -5,7 +5,7 @@ This module has the one for a store that ends with the process. Others resume bu
 """
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -13,6 +13,7 @@ from attrs import frozen
 
 from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
+from scheduler.dispatch.tenure import Tenure
 from scheduler.fleet.fleet import Fleet
 from scheduler.jetstream.objects import Objects
 from scheduler.recovery.orphans import Orphans
@@ -78,6 +79,8 @@ class Persistence:
     """Capture of replies; None where they are not captured."""
     fleet: Fleet | None = None
     """This process and the others that share the builds of its store; None where builds are not shared."""
+    tenure: Tenure | None = None
+    """Right of this process to send requests; None where nothing takes it away."""
     objects: Objects | None = None
     """Object store for definitions that are too large for a message; None where there is none."""
 
@@ -88,6 +91,8 @@ class Persistence:
         self.reporter = reporter
         self.kept = kept
         self.roster = Roster(max_builds, reporter.waits)
+        self.on_lapse: Callable[[], None] = lambda: None
+        """Callback for when the right to send is lost: what has not left is to be held back."""
         self.orphans = Orphans()
         self.id = secrets.token_hex(11)
         """Id of this process in service discovery, and among candidates."""
@@ -107,6 +112,9 @@ class Persistence:
     async def written(self) -> int:
         """Return a number that grows while any process works; raises BusError where it cannot be read."""
         return 0
+
+    async def begin_to_end(self) -> None:
+        """Say to others that this process takes no more builds, before it takes none."""
 
     async def drain(self, grace: float) -> None:
         """End the builds of this process, after `Roster.refuse_new`; in ``grace`` seconds."""

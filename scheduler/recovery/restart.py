@@ -4,7 +4,7 @@ In order: unfinished builds are found and replayed; the replies that came while 
 only then is anything sent, awaited against its deadline, or given up.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from itertools import chain, repeat
 
@@ -53,6 +53,7 @@ class Restart:
         expired: attempts to be timed out, where no reply to them is found.
         owners: returns the ids of the processes that own builds now, this one included.
         is_first: says whether this process is to take over a build before others, if it has no owner.
+        may_work: waits until this process may work on builds.
         heard: replies that came directly while no stream captured them.
     """
 
@@ -67,8 +68,9 @@ class Restart:
         connectors: ConnectorClient,
         orphans: Orphans,
         expired: ExpiredCalls,
-        owners: Callable[[], frozenset[str]],
+        owners: Callable[[], Awaitable[frozenset[str]]],
         is_first: Callable[[str], bool],
+        may_work: Callable[[], Awaitable[None]],
         heard: Sequence[Message] = (),
     ) -> None:
         self._bus = bus
@@ -81,6 +83,7 @@ class Restart:
         self._expired = expired
         self._owners = owners
         self._is_first = is_first
+        self._may_work = may_work
         self._heard = heard
         self._unproven: list[str] = []
         self._caught_up = trio.Event()
@@ -95,8 +98,8 @@ class Restart:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
-            orphans, _ = self._orphaned(await self._unfinished())
-            loaded = await self._loader.load(orphans, nursery, self._owners())
+            orphans, _ = await self._orphans_now()
+            loaded = await self._loader.load(orphans, nursery)
             await self._captured.follow(nursery, loaded.positions)
             for message in self._heard:
                 self._connectors.take(message)
@@ -118,25 +121,28 @@ class Restart:
         while True:
             with trio.move_on_after(next(pauses)):
                 await self._orphans.noted()
-            ours, others = self._orphaned(await self._unfinished())
+            ours, others = await self._orphans_now()
             await self._take_over(ours, nursery)
             if others:
                 # They are for other instances, unless these cannot take them.
                 await trio.sleep(_HEAD_START)
-                ours, others = self._orphaned(await self._unfinished())
+                ours, others = await self._orphans_now()
                 await self._take_over([*ours, *others], nursery)
             await trio.sleep(_PAUSE)
 
     async def _take_over(self, orphans: Sequence[Entry], nursery: trio.Nursery) -> None:
-        loaded = await self._loader.load(orphans, nursery, self._owners())
+        loaded = await self._loader.load(orphans, nursery)
         if loaded.contested:
             self._orphans.note()
         await self._catch_up_and_go_on(loaded)
         await self._take_up_unproven(loaded, nursery)
 
-    def _orphaned(self, unfinished: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    async def _orphans_now(self) -> tuple[list[Entry], list[Entry]]:
         """Return the logs without an owner: those that are this process's to take first, and the others."""
-        owners = self._owners()
+        await self._may_work()
+        unfinished = await self._unfinished()
+        # Asked last: who has come and begun a build meanwhile owns it.
+        owners = await self._owners()
         ours: list[Entry] = []
         others: list[Entry] = []
         for entry in unfinished:
@@ -147,7 +153,7 @@ class Restart:
 
     async def _take_up_unproven(self, loaded: Loaded, nursery: trio.Nursery) -> None:
         for one in loaded.unproven:
-            alone = await self._loader.load_unproven(one, nursery, loaded.live)
+            alone = await self._loader.load_unproven(one, nursery)
             await self._catch_up_and_go_on(alone, _PROOF_ALONE)
             # Marked stable before the next one may crash the process.
             await self._store.settle()

@@ -36,7 +36,7 @@ from scheduler.stores import Journal
 from scheduler.stores.account_streams import AccountStreams
 from scheduler.stores.commit_health import CommitHealth, ask_the_log
 from scheduler.stores.keeper import Keeper
-from scheduler.stores.log import BuildLog, LogContext, Tenure
+from scheduler.stores.log import BuildLog, LogContext
 from scheduler.stores.log_journal import LogJournal
 from scheduler.stores.log_reader import LogReader
 from scheduler.stores.positions import ReplyPositions
@@ -189,9 +189,14 @@ class JetStreamStore:
         log = self._logs.get(build)
         return BuildClock(self.wall_clock) if log is None else log.clock
 
-    def send_only_with(self, tenure: Tenure) -> None:
-        """Let requests be sent only while this process has the right to."""
-        self._context.tenure = tenure
+    async def confirm(self, build: str) -> None:
+        """Commit a record of a build, which shows that no other process has it.
+
+        Raises:
+            Fenced: another one has it.
+            StoreError: the build is not written here; or as for `append`.
+        """
+        await self._log(build).confirm()
 
     def close(self, build: str) -> None:
         """Take leave of a build: nothing more is written for it. Idempotent."""

@@ -9,7 +9,7 @@ their way. One file on purpose: `LogContext`, which all logs share, and the logs
 
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 import trio
@@ -54,17 +54,6 @@ _ENDS = (Settled, Retrying, Withdrawn)
 """Events that end an attempt."""
 
 
-class Tenure(Protocol):
-    """Right of this process to send the requests of its builds, such as `fleet.fleet.Fleet`."""
-
-    @property
-    def fresh(self) -> bool:
-        """Whether requests may be sent."""
-
-    async def renewed(self) -> None:
-        """Wait until requests may be sent (again)."""
-
-
 async def _not_gone() -> bool:
     return False
 
@@ -90,8 +79,6 @@ class LogContext:
     """Keeper of the object store."""
     all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)
     """Function that says whether the stream of all logs was purged: then this process is about to end."""
-    tenure: Tenure | None = None
-    """Right to send requests; None where nothing takes it away."""
     lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_APPENDS_AT_ONCE))
     """Slots for appends: of thousands of builds only so many append at a time. Timeouts begin after it."""
     waiting: dict["BuildLog", None] = field(factory=dict)
@@ -198,9 +185,7 @@ class BuildLog:
             Fenced: another process writes this log now.
             StoreError: the log has failed; the first error is raised.
         """
-        if order is not None:
-            self._queue.add_order(encode_order(order), follows=True)
-        self.put(map(self.encoded, events))
+        self.note(*events, order=order)
         await self.commit()
 
     def encoded(self, event: Event) -> bytes:
@@ -256,22 +241,8 @@ class BuildLog:
             if self.failure is not None:
                 raise self.failure
 
-    async def until_owned(self) -> None:
-        """Wait until requests may be sent for this build, if they may not; to be called after a commit.
-
-        While this process had no right to send, another one may have taken the build over: a record of its
-        own, written since then, shows that none has.
-
-        Raises:
-            StoreError: as `append`.
-        """
-        tenure = self._context.tenure
-        while tenure is not None and not tenure.fresh:
-            await tenure.renewed()
-            await self._confirm()
-
-    async def _confirm(self) -> None:
-        """Commit a record with whatever there is."""
+    async def confirm(self) -> None:
+        """Commit a record, which shows that no other process has the build; raises as `append`."""
         self._forced = True
         while self._forced or self._writing:
             self._begin_to_write()
@@ -316,10 +287,8 @@ class BuildLog:
         return self._queue.has_lazy or bool(self.departures)
 
     def keep_up(self, behind: int) -> None:
-        """Write a record if the position has moved by more than ``behind`` replies since the last one.
-
-        Otherwise, for a build that waits long, the next process would read all replies since then again.
-        """
+        """Write a record if the position has moved by more than ``behind`` replies since the last one."""
+        # For a build that waits long, the next process would read all replies since then again.
         if self._context.position(self.build).ahead_of(self._position) > behind:
             self._forced = True
             self._begin_to_write()
@@ -372,7 +341,7 @@ class BuildLog:
         if not self.n:
             self.clock.began = at / 1_000
         status = self.status
-        self._pass_statuses(draft)
+        self.status = _status_after(draft, status)
         departures, generation = self.departures.count, context.bus.generation
         data = compose(
             n=self.n + 1,
@@ -415,16 +384,11 @@ class BuildLog:
             self.status = status
             taken = self._outgrown
             queue.drop(taken)
-            self._pass_statuses(taken)
+            self.status = _status_after(taken, status)
             commit(at_once=False)
         await self._waiters.wake(queue.committed)
         done, self._round = self._round, trio.Event()
         done.set()
-
-    def _pass_statuses(self, draft: Draft) -> None:
-        """Set the log's status to that with the events of ``draft``."""
-        if draft.statuses:
-            self.status = draft.statuses[-1][1]
 
     async def _put_elsewhere(self, event: bytes) -> bytes:
         # Unlike any other: the loser of the race for this record must not have replaced the winner's object.
@@ -434,3 +398,8 @@ class BuildLog:
         self.loose.append(name)
         await self._context.streams.ask(OBJECTS, lambda: self._context.objects.put(name, event))
         return encode_event(Elsewhere(name))
+
+
+def _status_after(draft: Draft, status: Status) -> Status:
+    """Return the status of a log whose status was ``status``, with the events of ``draft``."""
+    return draft.statuses[-1][1] if draft.statuses else status

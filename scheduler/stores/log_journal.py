@@ -40,12 +40,8 @@ class LogJournal:
         return self._log.note(event), False
 
     async def persisted(self, number: int) -> None:
-        """Wait until the queue is committed up to this number; see `Journal.persisted`.
-
-        The request that is sent by that waits, too, while this process may not send any.
-        """
+        """Wait until the queue is committed up to this number; see `Journal.persisted`."""
         await self._log.commit(number)
-        await self._log.until_owned()
 
     def record(self, *events: Event, lazily: bool = False) -> None:
         """Queue events; see `Journal.record`."""

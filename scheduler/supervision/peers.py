@@ -168,6 +168,25 @@ class Peers:
         # Somebody listens, and says nothing: where there are leases, that is for these to judge.
         return not known and await self._another_works() is not False
 
+    async def find_elders(self, leased: Callable[[], Awaitable[frozenset[str]]]) -> frozenset[str]:
+        """Return the ids of the schedulers without a lease that work now, or did at the last look.
+
+        Args:
+            leased: as for `stand_behind`.
+        """
+        if await self._ask_once() is _Found.NOBODY:
+            return self.elders
+        answers = await self._ask(self._ping, b"", _ANSWERS)
+        if ids := {one.id for one in answers or ()} - {self._id, ""}:
+            try:
+                with trio.fail_after(_ANSWERS):
+                    self.elders |= ids - await leased()
+            except (BusError, trio.TooSlowError) as error:
+                # In doubt each keeps its builds, until the next look.
+                _log.warning("the leases of other schedulers cannot be read", reason=str(error))
+                return self.elders | ids
+        return self.elders
+
     async def watch(
         self, leased: Callable[[], Awaitable[frozenset[str]]], on_gone: Callable[[], None]
     ) -> None:
@@ -185,7 +204,7 @@ class Peers:
             if answers is None or generation != self._bus.generation or not self._bus.connected:
                 continue
             ids = {one.id for one in answers} - {self._id, ""}
-            if not ids and not missed:
+            if not ids and not missed and not self.elders:
                 continue
             try:
                 with trio.fail_after(_ANSWERS):
@@ -197,6 +216,7 @@ class Peers:
                 self._limited_log.warning(
                     "a scheduler of an earlier version works beside this one", other=other[:100]
                 )
+            missed = dict.fromkeys(self.elders, 0) | missed
             missed = {other: 0 if other in others else missed[other] + 1 for other in others | missed.keys()}
             gone = {other for other, rounds in missed.items() if rounds >= _SILENT_ROUNDS}
             missed = {other: rounds for other, rounds in missed.items() if other not in gone}

@@ -254,11 +254,6 @@ class Roster:
                 held.track.timings.note_outage(seconds)
                 held.walk.note_outage(seconds)
 
-    def withdraw_queued(self) -> None:
-        """Take back all requests that wait for a connection: before they leave, they begin again."""
-        for walk in self.walks():
-            walk.withdraw_queued()
-
     def send_again(self) -> None:
         """Send requests again that were lost with a connection, where the settings say so."""
         for walk in self.walks():

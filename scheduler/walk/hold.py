@@ -71,12 +71,6 @@ class Hold:
             for wait in self._runs.waiting:
                 wait.cancel()
 
-    def withdraw_queued(self) -> None:
-        """Take back the requests that wait for a connection, and that nobody can have."""
-        for call in list(self._runs.calls):
-            if call.is_queued and not call.maybe_out:
-                call.withdraw()
-
     def pause(self) -> None:
         """Stop the time of components that wait for another attempt, as the build is paused. Synchronous."""
         self.stop_time(self._runs[vertex] for vertex in self._plan.phases.within(Phase.RETRYING))

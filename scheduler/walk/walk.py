@@ -316,10 +316,6 @@ class Walk:
         self.plan.state.stop()
         self._hold.withdraw_unsent()
 
-    def withdraw_queued(self) -> None:
-        """Take back the requests that wait for a connection and are nobody's yet: they begin again."""
-        self._hold.withdraw_queued()
-
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; await what is in flight."""
         self._hold.halt(cause)

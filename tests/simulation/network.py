@@ -177,12 +177,8 @@ class SimBus(Endpoint):
         self.tell_connected()
         self._work()
 
-    def drop_connection(self, reason: str) -> None:
-        """As in the port: what is under way to the broker and has not arrived is lost."""
-        link = self.link
-        if link is not None:
-            self._world.later.after(0.05, lambda: self._world.broker.forget(link))
-            self.lose(link)
+    def drop_buffered(self, reason: str) -> None:
+        """As in the port: nothing is ever buffered in the process; what has left is under way."""
 
     def lose(self, link: Link) -> None:
         """The client notices that its connection is gone, and makes another one."""
@@ -251,8 +247,7 @@ class SimBus(Endpoint):
                     link.up.send(("UNSUB", sid))
                 else:
                     link.up.send(("SUB", sid, rest[0], rest[1] if len(rest) == 3 else ""))
-        if self.outbox.guard is not None:
-            self.outbox.guard()
+        self.outbox.checked()
         if link is not self.link:
             return
         # Whoever is killed in the middle of it writes no more.

@@ -201,7 +201,7 @@ class Broker:
     ) -> None:
         """Append a record to a log, as another process would."""
         n = len(self.messages(LOG, log_of(build))) + 1
-        record_id = f"other-{epoch}-{n}"
+        record_id = f"other-{epoch}-{n}-0123abcd"
         data = compose(
             n=n,
             epoch=epoch,

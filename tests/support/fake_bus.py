@@ -73,9 +73,8 @@ class FakeBus(Endpoint):
         """As in the port."""
         return False
 
-    def drop_connection(self, reason: str) -> None:
-        """As in the port; `reconnect` makes the new one."""
-        self.disconnect()
+    def drop_buffered(self, reason: str) -> None:
+        """As in the port; nothing is ever buffered."""
 
     def disconnect(self) -> None:
         """Take the broker away: published messages stay queued."""
@@ -113,8 +112,8 @@ class FakeBus(Endpoint):
                 self._judge(command.split()[1].decode())
         while self._others:
             self._hand_out(self._others.popleft())
-        if self._up and self.outbox.guard is not None:
-            self.outbox.guard()
+        if self._up:
+            self.outbox.checked()
         while self._up and (item := self.outbox.take()) is not None:
             if isinstance(item, Barrier):
                 item.event.set()

@@ -1,0 +1,110 @@
+"""Requests that are held back while this process has no right to send any.
+
+The right is a lease (`scheduler.fleet`). It may run out while requests wait for a connection, or while the
+process stands still. Meanwhile another process may take over the builds that they belong to. So they leave
+only when the lease is renewed, and after a record in the log of their build, which shows that it is still
+this process's.
+"""
+
+from collections.abc import Callable
+from typing import NoReturn, Protocol
+
+import trio
+
+from scheduler.dispatch.call import Call
+from scheduler.errors import BusError, MessageTooLarge, StoreError
+from scheduler.runtime.logger import Logger
+
+log = Logger()
+
+
+class Tenure(Protocol):
+    """Right of this process to send the requests of its builds."""
+
+    def check(self) -> bool:
+        """Return whether requests may be sent now. Synchronous."""
+
+    async def renewed(self) -> None:
+        """Wait until they may."""
+
+    async def confirm(self, build: str) -> None:
+        """Show that a build is still this process's.
+
+        Raises:
+            StoreError: it is not, or that cannot be told any more.
+        """
+
+
+class HeldBack:
+    """A request that is held back, as its call sees it: like one that waits for a connection."""
+
+    generation = 0
+    refused: MessageTooLarge | None = None
+
+    def __init__(self, requests: "HeldRequests", call: Call) -> None:
+        self._requests = requests
+        self._call = call
+
+    def withdraw(self) -> bool:
+        """Take the request back; see `Outgoing.withdraw`."""
+        self._requests.drop(self._call)
+        return True
+
+
+class HeldRequests:
+    """Requests held back until this process may send them; `run` has to be running.
+
+    They are bounded as requests in flight are: each belongs to a call.
+
+    Args:
+        tenure: the right to send.
+        publish: publishes the request of a call.
+    """
+
+    def __init__(self, tenure: Tenure, publish: Callable[[Call], None]) -> None:
+        self._tenure = tenure
+        self._publish = publish
+        self._held: dict[Call, None] = {}
+        self._wake = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def hold(self, call: Call) -> None:
+        """Hold a request back; synchronous."""
+        call.outgoing = HeldBack(self, call)
+        self._held[call] = None
+        self._wake.set()
+
+    def drop(self, call: Call) -> None:
+        """Forget a request. Idempotent."""
+        self._held.pop(call, None)
+
+    async def run(self) -> NoReturn:
+        """Let requests leave once they may; never returns."""
+        while True:
+            await self._wake.wait()
+            await self._tenure.renewed()
+            self._wake = trio.Event()
+            builds: dict[str, list[Call]] = {}
+            for call in self._held:
+                builds.setdefault(call.request.build, []).append(call)
+            async with trio.open_nursery() as nursery:
+                for build, calls in builds.items():
+                    nursery.start_soon(self._release, build, calls)
+
+    async def _release(self, build: str, calls: list[Call]) -> None:
+        """Let the requests of one build leave, if it is still this process's."""
+        try:
+            await self._tenure.confirm(build)
+        except (StoreError, BusError) as error:
+            # Its walk is told as well, and puts the calls away.
+            log.info("requests are not sent any more", build=build, requests=len(calls), why=str(error))
+            for call in calls:
+                self.drop(call)
+            return
+        for call in calls:
+            if call in self._held:
+                del self._held[call]
+                if not call.answered and not call.closed:
+                    self._publish(call)
