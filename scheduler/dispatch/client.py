@@ -1,7 +1,8 @@
 """Sends requests to connectors, and brings their replies back to the walks that wait.
 
 This module puts the parts together: `sending` publishes a request, `router` tells which call a reply is
-meant for, `receiving` delivers it, `positions` keeps how far captured replies were dealt with.
+meant for, `receiving` delivers it, `positions` keeps how far captured replies were dealt with. One file on
+purpose: it is a list of these parts, and of what the rest of the package may do with them.
 """
 
 import secrets

@@ -28,7 +28,7 @@ _REST: Final = 2
 
 
 class Report(Value, frozen=True):
-    """What an instance has said of its load: in its lease, or in the answer to a build."""
+    """Load of an instance as it has told it: in its lease, or in the answer to a build."""
 
     count: int
     """Number of renewals of its lease by then."""
@@ -37,7 +37,7 @@ class Report(Value, frozen=True):
 
 
 class Candidate(Value, frozen=True):
-    """Another instance, as its lease has it."""
+    """Instance that may get a build, as its lease has it."""
 
     key: str
     """Its word in subjects."""
@@ -50,7 +50,7 @@ class Candidate(Value, frozen=True):
 
 @define
 class _Known:
-    """What is known of an instance."""
+    """Knowledge about one of the other instances."""
 
     instance: str
     report: Report

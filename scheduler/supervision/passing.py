@@ -122,7 +122,7 @@ class Passing:
     async def place(
         self, message: Message, sender: str, begin: Callable[[], Awaitable[None]]
     ) -> Answer | None:
-        """Have a build begun where it fits best.
+        """Begin a build where it fits best, here or at another instance.
 
         Args:
             message: the build as it came in.

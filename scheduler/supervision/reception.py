@@ -161,7 +161,7 @@ class Reception:
                 self.endpoints[message.subject].served(trio.current_time() - began, error)
 
     async def _place(self, message: Message, sender: str) -> None:
-        """Have a build begun where it fits best, and answered; raises the refusal where it is not."""
+        """Begin a build where it fits best, and answer it; raises the refusal where it cannot begin."""
         passing, begin = self._passing, partial(self._begin, message, sender)
         if passing is None or not passing.shares:
             await begin()
