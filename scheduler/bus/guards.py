@@ -113,11 +113,6 @@ class Connection(Client):
         return self._stream.behind
 
     @property
-    def buffered(self) -> bool:
-        """Whether anything was written that the socket has not taken."""
-        return self._stream.buffered
-
-    @property
     def received(self) -> int:
         """Bytes that have come in so far."""
         return self._stream.received
@@ -246,12 +241,16 @@ class Connection(Client):
             self._status = Client.DISCONNECTED
             self._on_lost()
 
+    def drop_buffered(self, reason: str) -> None:
+        """Give the connection up if it holds anything that the socket has not taken."""
+        if self._stream.buffered:
+            self.lose(reason)
+
     async def abort(self) -> None:
         """End the connection at once, whatever the peer does. Idempotent.
 
-        On return all tasks of nats-py have ended.
-
-        This is not nats-py's ``close()``, which waits for a stalled peer to read the buffer.
+        On return all tasks of nats-py have ended. This is not its ``close()``, which waits for a stalled peer
+        to read the buffer.
         """
         self._status = Client.CLOSED
         tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]

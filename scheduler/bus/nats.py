@@ -254,8 +254,8 @@ class NatsBus(Endpoint):
 
     def drop_buffered(self, reason: str) -> None:
         """Give up a connection with something in its buffer, as in the port."""
-        if self._connection is not None and self._connection.buffered:
-            self._connection.lose(reason)
+        if self._connection is not None:
+            self._connection.drop_buffered(reason)
 
     def stop(self) -> None:
         """Let ``run`` return, with the connection cleared away. Idempotent."""

@@ -1,6 +1,6 @@
 """Persistence in logs: each says all about its build, and unfinished builds are resumed from theirs."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -198,11 +198,18 @@ class Durable(Persistence):
             background.start_soon(experience.run)
             yield _UnderWay(restart, experience, reopener, replayer)
 
-    async def _owners(self, peers: Peers) -> frozenset[str]:
-        """Return the ids of the processes that own builds, this one included, as of now."""
+    async def _owners(self, peers: Peers, writers: Collection[str]) -> frozenset[str]:
+        """Return the ids of the processes that own builds, this one included, as of now.
+
+        Args:
+            peers: tell of schedulers that keep no lease.
+            writers: processes that have written to the logs which are to be judged.
+        """
         await self.fleet.look_until_seen()
-        elders = await peers.find_elders(self._leased)
-        return frozenset(map(encode_token, self.fleet.owners())) | elders
+        owners = frozenset(map(encode_token, self.fleet.owners()))
+        if all(self.fleet.find(writer) for writer in writers):
+            return owners
+        return owners | await peers.find_elders(self._leased)
 
 
 @frozen

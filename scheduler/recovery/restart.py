@@ -4,7 +4,7 @@ In order: unfinished builds are found and replayed; the replies that came while 
 only then is anything sent, awaited against its deadline, or given up.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
 from itertools import chain, repeat
 
@@ -51,7 +51,8 @@ class Restart:
         connectors: deliver replies in turns.
         orphans: signal that there may be orphans.
         expired: attempts to be timed out, where no reply to them is found.
-        owners: returns the ids of the processes that own builds now, this one included.
+        owners: returns the ids of the processes that own builds now, this one included, for logs of these
+            writers.
         is_first: says whether this process is to take over a build before others, if it has no owner.
         may_work: waits until this process may work on builds.
         heard: replies that came directly while no stream captured them.
@@ -68,7 +69,7 @@ class Restart:
         connectors: ConnectorClient,
         orphans: Orphans,
         expired: ExpiredCalls,
-        owners: Callable[[], Awaitable[frozenset[str]]],
+        owners: Callable[[Collection[str]], Awaitable[frozenset[str]]],
         is_first: Callable[[str], bool],
         may_work: Callable[[], Awaitable[None]],
         heard: Sequence[Message] = (),
@@ -142,7 +143,7 @@ class Restart:
         await self._may_work()
         unfinished = await self._unfinished()
         # Asked last: who has come and begun a build meanwhile owns it.
-        owners = await self._owners()
+        owners = await self._owners({entry.owner for entry in unfinished})
         ours: list[Entry] = []
         others: list[Entry] = []
         for entry in unfinished:

@@ -1,0 +1,182 @@
+"""Requests held back while this process has no right to send: when they leave, and when they never do."""
+
+# ruff: noqa: ARG001 - a test asks for the clock by naming it
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from support.bench import request
+from support.fake_bus import FakeBus, Published
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from scheduler.dispatch.client import ConnectorClient
+from scheduler.dispatch.timers import Timers
+from scheduler.errors import Fenced
+
+SUBJECT = "vpc.create.aws"
+
+
+class Right:
+    """A right to send that a test gives and takes."""
+
+    def __init__(self) -> None:
+        self.held = True
+        self.asked: list[str] = []
+        self.lost: set[str] = set()
+        """Builds that another process has taken."""
+        self._given = trio.Event()
+
+    def check(self) -> bool:
+        return self.held
+
+    async def renewed(self) -> None:
+        while not self.held:
+            await self._given.wait()
+
+    async def confirm(self, build: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(build)
+        if build in self.lost:
+            msg = "another process has it"
+            raise Fenced(msg)
+
+    def give(self) -> None:
+        self.held = True
+        self._given.set()
+        self._given = trio.Event()
+
+
+class Bench:
+    """A client whose right to send can be taken."""
+
+    def __init__(self, bus: FakeBus) -> None:
+        self.bus = bus
+        self.right = Right()
+        self.client = ConnectorClient(bus, Timers(bus), tenure=self.right)
+
+    @property
+    def requests(self) -> list[str]:
+        """Builds whose requests have reached the broker, in order."""
+        return [(one.headers or {})["Nats-Msg-Id"].partition("/")[0] for one in self.published]
+
+    @property
+    def published(self) -> list[Published]:
+        return [one for one in self.bus.published if one.subject == SUBJECT and one.headers]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[ConnectorClient]:
+        assert self.client.sending.held is not None
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.client.timers.run)
+            nursery.start_soon(self.client.dispatcher.run)
+            nursery.start_soon(self.client.sending.held.run)
+            yield self.client
+            nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def bench(fake_bus: FakeBus) -> Bench:
+    return Bench(fake_bus)
+
+
+async def test_with_the_right_nothing_is_asked(autojump_clock: MockClock, bench: Bench) -> None:
+    """A request leaves at once."""
+    async with bench.running() as client:
+        client.send(request("a", build="b1"))
+        await wait_all_tasks_blocked()
+        assert bench.requests == ["b1"]
+        assert bench.right.asked == []
+
+
+async def test_without_it_a_request_waits(autojump_clock: MockClock, bench: Bench) -> None:
+    """Until the right is given again, and its build was confirmed."""
+    async with bench.running() as client:
+        bench.right.held = False
+        call = client.send(request("a", build="b1"))
+        await trio.sleep(100)
+        assert bench.requests == []
+        assert call.is_queued
+        bench.right.give()
+        await wait_all_tasks_blocked()
+        assert bench.requests == bench.right.asked == ["b1"]
+        assert not call.is_queued
+
+
+async def test_what_waits_for_a_connection_is_held_back_as_well(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """It must not leave with the next connection, before the right is given again."""
+    async with bench.running() as client:
+        bench.bus.disconnect()
+        client.send(request("a", build="b1"))
+        bench.right.held = False
+        client.hold_back()
+        bench.bus.reconnect()
+        await trio.sleep(100)
+        assert bench.requests == []
+        bench.right.give()
+        await wait_all_tasks_blocked()
+        assert bench.requests == ["b1"]
+
+
+async def test_a_build_that_another_process_has_sends_nothing(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """And keeps no other one waiting."""
+    async with bench.running() as client:
+        bench.right.held = False
+        bench.right.lost.add("b1")
+        client.send(request("a", build="b1"))
+        client.send(request("a", build="b2"))
+        bench.right.give()
+        await wait_all_tasks_blocked()
+        assert bench.requests == ["b2"]
+        assert sorted(bench.right.asked) == ["b1", "b2"]
+
+
+async def test_lost_again_meanwhile_it_waits_again(autojump_clock: MockClock, bench: Bench) -> None:
+    """The right is looked at in the moment in which the request is handed to the bus."""
+    async with bench.running() as client:
+        confirm = bench.right.confirm
+
+        async def slowly(build: str) -> None:
+            await confirm(build)
+            bench.right.held = len(bench.right.asked) > 1
+
+        bench.right.confirm = slowly  # type: ignore[method-assign]
+        bench.right.held = False
+        client.send(request("a", build="b1"))
+        bench.right.give()
+        await wait_all_tasks_blocked()
+        assert bench.requests == []
+        bench.right.give()
+        await wait_all_tasks_blocked()
+        assert bench.requests == ["b1"]
+        assert bench.right.asked == ["b1", "b1"]
+
+
+@pytest.mark.parametrize("how", ["withdraw", "close"])
+async def test_what_is_taken_back_never_leaves(autojump_clock: MockClock, bench: Bench, how: str) -> None:
+    """By its build, or because nobody awaits it any more."""
+    async with bench.running() as client:
+        bench.right.held = False
+        call = client.send(request("a", build="b1"))
+        getattr(call, how)()
+        bench.right.give()
+        await trio.sleep(10)
+        assert bench.requests == []
+        assert len(client.sending.held or ()) == 0
+
+
+async def test_one_that_is_due_again_is_sent_once(autojump_clock: MockClock, bench: Bench) -> None:
+    """Its time passes while it is held back; it never left, so it has all of its time again."""
+    async with bench.running() as client:
+        bench.right.held = False
+        call = client.send(request("a", build="b1", timeout=5.0))
+        await trio.sleep(12)
+        assert not call.answered
+        bench.right.give()
+        await trio.sleep(1)
+        assert bench.requests == ["b1"]
