@@ -178,7 +178,9 @@ class Service:
             persistence.recover(parts) as recovery,
             self._open_control(recovery) as control,
         ):
-            passing = None if persistence.fleet is None else Passing(persistence.fleet, self._bus)
+            passing = None
+            if persistence.fleet is not None:
+                passing = Passing(persistence.fleet, self._bus, persistence.is_unfinished)
             receipts = Receipts(self._bus, roster.holds, dict if passing is None else passing.load)
             submit = parts.supervisor.submit
             reception = Reception(self._submitted, receipts, self.reader, submit, passing)

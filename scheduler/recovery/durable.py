@@ -11,8 +11,11 @@ from scheduler import __version__
 from scheduler.bus import Bus
 from scheduler.definition.tokens import encode_token
 from scheduler.dispatch.client import Capture
+from scheduler.errors import UnreadableLog
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import Load
+from scheduler.jetstream.streams import log_subject
+from scheduler.journal.records import Status, read_headers
 from scheduler.recovery.captured import find_captured
 from scheduler.recovery.experience import Experience
 from scheduler.recovery.expired import ExpiredCalls
@@ -88,6 +91,14 @@ class Durable(Persistence):
     def clock(self, build: str) -> BuildClock:
         """Implement `Persistence.clock`: the clock of the build's log."""
         return self._store.clock(build)
+
+    async def is_unfinished(self, build: str) -> bool:
+        """Implement `Persistence.is_unfinished`, by the last record of its log."""
+        last = await self._store.logs.last(log_subject(build))
+        try:
+            return last is not None and read_headers(last.headers).status is not Status.REPORTED
+        except UnreadableLog:
+            return True
 
     async def written(self) -> int:
         """Implement `Persistence.written`: the last sequence of the logs."""

@@ -109,6 +109,10 @@ class Persistence:
         """Return whether other instances hear the same replies on shared subjects. Synchronous, and quick."""
         return self.fleet is not None and len(self.fleet.owners()) > 1
 
+    async def is_unfinished(self, _build: str) -> bool:
+        """Return whether any instance has a build of this id that is not reported; raises BusError."""
+        return False
+
     async def written(self) -> int:
         """Return a number that grows while any process works; raises BusError where it cannot be read."""
         return 0

@@ -84,7 +84,7 @@ class Receipts:
             problems=len(problems),
             first=str(problems[0])[:500] if problems else "",
         )
-        if message.reply and not _is_delivered(message):
+        if self.is_asked(message):
             details = _fitting(problems, self._bus.max_payload // 2)
             error = {"code": refusal.code, "message": str(refusal)[:2_000], "details": details}
             self._answer(message, {"id": build, "status": "rejected", "error": error})
@@ -94,17 +94,13 @@ class Receipts:
             except BusError as error:
                 self._log.warning("rejection not published", build=build, error=str(error))
 
-    def relay(self, message: Message, answer: bytes, refusal: InvalidBuild | None) -> None:
-        """Give the answer of the instance that a build was passed on to.
+    def is_asked(self, message: Message) -> bool:
+        """Return whether the sender awaits an answer; otherwise a refusal is published for everybody."""
+        return bool(message.reply) and not _is_delivered(message)
 
-        Args:
-            message: the build as it came in.
-            answer: the answer, as it is sent.
-            refusal: what it says, where the build is rejected.
-        """
-        if refusal is not None and (not message.reply or _is_delivered(message)):
-            self.reject(message, refusal)
-        elif may_be_answered(message.reply):
+    def relay(self, message: Message, answer: bytes) -> None:
+        """Give the sender the answer of the instance that a build was passed on to."""
+        if may_be_answered(message.reply):
             try:
                 self._bus.publish(message.reply, answer)
             except BusError as error:

@@ -78,11 +78,13 @@ class Passing:
     Args:
         fleet: other instances.
         bus: connection for what is passed on, and the answers.
+        is_unfinished: returns whether any instance has a build of this id that is not reported.
     """
 
-    def __init__(self, fleet: Fleet, bus: Bus) -> None:
+    def __init__(self, fleet: Fleet, bus: Bus, is_unfinished: Callable[[str], Awaitable[bool]]) -> None:
         self._fleet = fleet
         self._bus = bus
+        self._is_unfinished = is_unfinished
         self._placing = Placing()
         self._inbox = bus.new_inbox()
         self._numbers = count(1)
@@ -167,6 +169,17 @@ class Passing:
             await begin()
         finally:
             self._placing.end(HERE, components)
+
+    async def runs_elsewhere(self, build: str | None) -> bool:
+        """Return whether another instance has a build, as far as that can be told within a moment."""
+        if build is None or not self.shares:
+            return False
+        with trio.move_on_after(_PATIENCE):
+            try:
+                return await self._is_unfinished(build)
+            except BusError as error:
+                self._log.warning("who has a build cannot be told", build=build, reason=str(error))
+        return False
 
     def note_taken(self, components: int) -> None:
         """Note that a build of so many components has begun here."""

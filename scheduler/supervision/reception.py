@@ -9,6 +9,7 @@ import trio
 
 from scheduler.bus import Bus, Message, Subscription
 from scheduler.bus.discovery import ServiceEndpoint
+from scheduler.definition.codec import read_id
 from scheduler.definition.validation import Prepared
 from scheduler.errors import Hung, InvalidBuild
 from scheduler.runtime.background import open_background
@@ -24,6 +25,8 @@ _log = structlog.get_logger()
 _SILENT = 0.7
 """Seconds of silence, with neither the server's word nor a build, after which no builds are awaited at the
 end; this long, as the process may get little of the processor."""
+_OF_ITS_LOG = frozenset({"running", "finished", "quarantined"})
+"""Codes of refusals that tell already what became of a build of this id."""
 _LONGEST_GOODBYE = 3.0
 """Longest wait while builds still come, in seconds: in a flood the server's word comes behind all of them."""
 _LAST_ANSWERS = 1.0
@@ -148,10 +151,10 @@ class Reception:
             await self._place(message, sender)
         except InvalidBuild as refusal:
             error = str(refusal)
-            self._receipts.reject(message, refusal)
+            await self._reject(message, refusal)
         except Hung as hung:
             error = f"it cannot be taken: {hung}"
-            self._receipts.reject(message, refused("invalid", error))
+            await self._reject(message, refused("invalid", error))
         except Exception as fault:  # noqa: BLE001 - a bug that this message triggers must cost no other
             self._limited_log.exception("internal error: a build was not accepted", subject=message.subject)
             error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
@@ -169,8 +172,21 @@ class Reception:
             await passing.take(message, begin)
         else:
             answer = await passing.place(message, sender, begin)
-            if answer is not None:
-                self._receipts.relay(message, answer.data, answer.refusal)
+            if answer is None:
+                return
+            if answer.refusal is not None and not self._receipts.is_asked(message):
+                raise answer.refusal
+            self._receipts.relay(message, answer.data)
+
+    async def _reject(self, message: Message, refusal: InvalidBuild) -> None:
+        """Tell the sender of a refusal; or everybody, but not while a build of this id runs elsewhere."""
+        passing, build = self._passing, read_id(message.data)
+        public = refusal.code not in _OF_ITS_LOG and not self._receipts.is_asked(message)
+        if public and passing is not None and await passing.runs_elsewhere(build):
+            text = "build rejected while one of its id runs"
+            self._limited_log.warning(text, build=build, first=str(refusal)[:500])
+        else:
+            self._receipts.reject(message, refusal)
 
     async def _begin(self, message: Message, sender: str) -> None:
         prepared = await self._read_unless_stopped(message)

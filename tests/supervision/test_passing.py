@@ -89,7 +89,8 @@ class Instance:
         self.gate = trio.Event()
         self.gate.set()
         self.refusal: InvalidBuild | None = None
-        self.passing = Passing(self.fleet, bus)  # type: ignore[arg-type]
+        fleet: Any = self.fleet
+        self.passing = Passing(fleet, bus, self._is_unfinished)
         receipts = Receipts(bus, lambda _: False, self.passing.load)
         reader: Any = Reader()
         self.reception = Reception(bus, receipts, reader, self._submit, self.passing)
@@ -102,6 +103,9 @@ class Instance:
             raise self.refusal
         self.log.setdefault(build, self.fleet.key)
         return False
+
+    async def _is_unfinished(self, build: str) -> bool:
+        return build in self.log
 
     @property
     def begun(self) -> list[str]:
@@ -325,6 +329,17 @@ async def test_where_nobody_asked_a_refusal_is_published_once(autojump_clock: Mo
         await trio.sleep(0.1)
         [error] = [one for one in found.bus.published if one.subject == "build.create.error"]
         assert json.loads(error.data)["id"] == "b1"
+
+
+async def test_no_refusal_is_published_while_a_build_of_that_id_runs_elsewhere(
+    autojump_clock: MockClock,
+) -> None:
+    """Whoever keeps builds would take the running one for failed."""
+    async with site() as found:
+        found.log["b1"] = "b"
+        found.a.take(reply="", changes=[{"_component_id": 7}])
+        await trio.sleep(0.1)
+        assert [one for one in found.bus.published if one.subject == "build.create.error"] == []
 
 
 async def test_one_that_stops_passes_everything_on(autojump_clock: MockClock) -> None:
