@@ -122,7 +122,8 @@ def _of_the_build(item: News, build: str) -> str:
         return f"{item.error} waits for approval: {cure}"
     order = None if item.event is None else read_event(item.event, 0.0)
     by = f" by {order.who}" if order is not None and order.by else ""
-    return f"{item.state}{by}: {item.error}" if item.error else item.state + by
+    said = item.state.replace("_", " ")
+    return f"{said}{by}: {item.error}" if item.error else said + by
 
 
 class PlainView:

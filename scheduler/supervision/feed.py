@@ -70,6 +70,7 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
     vouched: bool = False
     """Whether the broker says who it was."""
     reason: str | None = None
+    text: str | None = None
     status: str | None = None
     """Status of the build at its end."""
     error: str | None = None
@@ -213,6 +214,11 @@ class Track(Observer):
         self._note(event)
         if what == "gated" and component is not None and self._notices is not None:
             self._notices.gated(self.plan, now, component)
+
+    def taken_over(self, in_flight: int) -> None:
+        """Note that this process has the build from now on, with so many requests in flight."""
+        text = f"{in_flight} in flight"
+        self._note(_Event("taken_over", self.sequence + 1, self.timings.clock(), text=text))
 
     def begin(self) -> None:
         """Notify again of a failure that an earlier process saw: it may have died before anyone was told."""

@@ -122,7 +122,13 @@ class Supervisor:
         return "running", f"build {build} is running, with other content"
 
     async def resume(
-        self, held: Held, plan: Plan, accepted: Accepted, resumption: Resumption, history: History
+        self,
+        held: Held,
+        plan: Plan,
+        accepted: Accepted,
+        resumption: Resumption,
+        history: History,
+        owner: str = "",
     ) -> Walk:
         """Resume a build that an earlier process left, whose plan was replayed from its log.
 
@@ -132,6 +138,7 @@ class Supervisor:
             accepted: first event of the log.
             resumption: times from the log.
             history: history of the log.
+            owner: process that had the build until now; empty where that is not known.
 
         Raises:
             PlanError: the plan cannot be resumed.
@@ -149,9 +156,15 @@ class Supervisor:
         await walk.prepare()
         # Made of the build as submitted: the one kept differs, if only in its states.
         held.digest = bytes.fromhex(accepted.digest)
+        in_flight = plan.phases.in_flight
         _log.info(
-            "build taken up", build=held.build, in_flight=plan.phases.in_flight, settled=plan.phases.settled
+            "build taken up",
+            build=held.build,
+            in_flight=in_flight,
+            settled=plan.phases.settled,
+            owner_before=owner,
         )
+        track.taken_over(in_flight)
         self._runner.start(held, walk, track)
         return walk
 

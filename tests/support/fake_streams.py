@@ -138,6 +138,8 @@ class Stream:
             self.first = kept.sequence
         if message.headers and "Nats-Msg-Id" in message.headers:
             self._known[message.headers["Nats-Msg-Id"]] = (kept.sequence, now)
+        if (most := self.config["max_msgs_per_subject"]) > 0:
+            self.remove(list(self.of(kept.subject)[:-most]))
         return kept
 
     def remove(self, sequences: list[int]) -> int:
