@@ -16,6 +16,7 @@ from scheduler.bus import Bus, Message
 from scheduler.client.ask import FORBIDDEN, Document, get_build, get_summary
 from scheduler.client.lenient import objects, text
 from scheduler.client.progress import Progress
+from scheduler.client.repeating import ONCE, SILENT
 from scheduler.client.submit import decode_object, stored_report, whole_report
 from scheduler.client.timeline import FINISHED
 from scheduler.client.view import News, View
@@ -33,7 +34,7 @@ _MISSED_AFTER = 5.0
 """Seconds without news after which a build that seems finished counts as reported: we missed its report."""
 _SILENT_AFTER = 30.0
 """Seconds without news after a reconnect until the person is told."""
-_SILENT = frozenset({"nobody", "unreadable"})
+_SILENT = frozenset({"nobody", SILENT, "unreadable"})
 """Codes of errors which mean that no scheduler is there."""
 
 
@@ -157,15 +158,15 @@ async def _poll(bus: Bus, following: Following, progress: Progress) -> None:
             await _catch_up(bus, following)
         await trio.sleep(ASK)
         asked, answer, silent = trio.current_time(), None, True
-        with trio.move_on_after(ASK):
-            try:
-                answer = await get_summary(bus, progress.build)
-                silent = False
-            except SteeringError as error:
-                # A refusal is an answer, also the broker's: it does not tell whether a scheduler is there.
-                silent = error.code in _SILENT
-            except BusError:
-                answer = None
+        try:
+            # Once: the next question follows soon.
+            answer = await get_summary(bus, progress.build, ONCE)
+            silent = False
+        except SteeringError as error:
+            # A refusal is an answer, also the broker's: it does not tell whether a scheduler is there.
+            silent = error.code in _SILENT
+        except BusError:
+            answer = None
         if not silent:
             progress.silent = None
         elif progress.silent is None:

@@ -14,12 +14,11 @@ from msgspec import UNSET, Raw, UnsetType
 
 from scheduler.bus import Bus
 from scheduler.client.ask import PAGE, Document, ask_as
+from scheduler.client.repeating import PAGE_OF_A_REPORT, QUESTION, Pauses
 from scheduler.errors import SteeringError
 
 LISTS: Final = ("components", "changes", "edges")
 """Lists of a report, in the order in which their entries are counted."""
-_PAGE_TIMEOUT: Final = 40.0
-"""Seconds to wait for a page; a scheduler has 30 s for it."""
 _SLOW: Final = 20.0
 """Seconds after which the answer "ask again" means that a large report is still being read."""
 _PATIENCE: Final = 600.0
@@ -125,7 +124,7 @@ async def fetch_status(bus: Bus, build: str) -> str:
     Raises:
         SteeringError, BusError: see `fetch_report`.
     """
-    return (await _ask(bus, {"id": build, "limit": 1}, secrets=False)).status
+    return (await _ask(bus, {"id": build, "limit": 1}, secrets=False, pauses=QUESTION)).status
 
 
 async def fetch_value(
@@ -159,18 +158,16 @@ async def fetch_value(
     return bytes(found), page.masked
 
 
-async def _ask(bus: Bus, question: Mapping[str, Any], *, secrets: bool) -> _Page:
+async def _ask(
+    bus: Bus, question: Mapping[str, Any], *, secrets: bool, pauses: Pauses = PAGE_OF_A_REPORT
+) -> _Page:
     """Ask for a page, again while the scheduler is still reading the report."""
     verb = "unmasked" if secrets else "report"
     until = trio.current_time() + _PATIENCE
     while True:
         asked = trio.current_time()
         try:
-            with trio.fail_after(_PAGE_TIMEOUT):
-                return await ask_as(bus, verb, question, _Page)
-        except trio.TooSlowError:
-            text = f"no answer from the scheduler within {_PAGE_TIMEOUT:g} s"
-            raise SteeringError("silent", text) from None
+            return await ask_as(bus, verb, question, _Page, pauses)
         except SteeringError as error:
             now = trio.current_time()
             if error.code != "unavailable" or now - asked < _SLOW or now > until:

@@ -23,14 +23,14 @@ from scheduler.errors import BusClosed, BusError, NotPermitted, SteeringError
 
 _PERIOD: Final = 2.0
 """Seconds between two questions."""
-_ANSWER: Final = 10.0
-"""Seconds to wait for an answer."""
 _SHORTEST: Final = 0.2
 """Seconds between two questions at least, however many events come."""
 _GONE: Final = 30.0
 """Seconds for which a build that was there may be unknown to a scheduler that was restarted."""
 _PASSING: Final = frozenset({"nobody", "unavailable", "internal", "silent", "unreadable"})
 """Codes of refusals after which it is worth asking again."""
+_TROUBLES: Final = {"nobody": "no scheduler answers", "silent": "no answer from the scheduler"}
+"""Words for refusals that are not the scheduler's own."""
 _IN_FLIGHT: Final = ("running", "retrying")
 
 
@@ -77,10 +77,7 @@ class Waiting:
         """Ask how the build stands; None if no answer came, and another one may."""
         unknown: SteeringError | None = None
         try:
-            with trio.fail_after(_ANSWER):
-                answer = await get_summary(self.bus, self.build)
-        except trio.TooSlowError:
-            self._disturb("no answer from the scheduler")
+            answer = await get_summary(self.bus, self.build)
         except BusClosed:
             raise
         except BusError:
@@ -91,7 +88,7 @@ class Waiting:
             elif error.code not in _PASSING or (error.code == "nobody" and not self.last):
                 raise
             else:
-                self._disturb("no scheduler answers" if error.code == "nobody" else str(error))
+                self._disturb(_TROUBLES.get(error.code) or str(error))
         else:
             self.last, self._unknown_since = answer, None
             self._recover()
@@ -101,9 +98,8 @@ class Waiting:
     async def _ask_for_report(self, unknown: SteeringError) -> Document | None:
         """Ask for the report of a build that is unknown otherwise: its store keeps nothing but that."""
         try:
-            with trio.fail_after(_ANSWER):
-                return {"id": self.build, "status": await fetch_status(self.bus, self.build)}
-        except (trio.TooSlowError, SteeringError, BusError):
+            return {"id": self.build, "status": await fetch_status(self.bus, self.build)}
+        except (SteeringError, BusError):
             # It is not there either, or this scheduler has no reports.
             now = trio.current_time()
         if not self.last:

@@ -3,10 +3,9 @@
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
-import trio
 from cyclopts import Group, Parameter
 
 from scheduler.bus import Bus
@@ -17,13 +16,6 @@ from scheduler.commands.reaching import asked, reach
 from scheduler.commands.saying import complain
 from scheduler.errors import InvalidSettings, SteeringError
 from scheduler.text import DURATIONS, printable, read_duration
-
-ANSWER_TIMEOUT = 10.0
-"""Seconds to wait for the answer to a question or a command."""
-WHOLE_TIMEOUT = 60.0
-"""Seconds to wait for an answer that comes in pages."""
-
-_T = TypeVar("_T")
 
 Json: TypeAlias = Annotated[bool, switch("json", "Print JSON instead of text.")]
 
@@ -97,21 +89,6 @@ _CURES = {
     "unavailable": "; try again in a moment",
     "internal": "; the scheduler's log says more",
 }
-
-
-async def in_time(question: Awaitable[_T], *, pages: bool = False) -> _T:
-    """Return the answer to a question; one that comes in ``pages`` may take longer.
-
-    Raises:
-        SteeringError: no answer came in time, with code ``silent``; or the scheduler refused.
-    """
-    limit = WHOLE_TIMEOUT if pages else ANSWER_TIMEOUT
-    try:
-        with trio.fail_after(limit):
-            return await question
-    except trio.TooSlowError:
-        text = f"no answer from the scheduler within {limit:g} s; a command may still be carried out"
-        raise SteeringError("silent", text) from None
 
 
 def say_json(document: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from attrs import frozen
 from scheduler.bus import Bus
 from scheduler.client.ask import ask
 from scheduler.client.lenient import number, objects, text
-from scheduler.commands.asking import in_time, run_asking
+from scheduler.commands.asking import run_asking
 from scheduler.commands.flags import BrokerFlags, QuietLogFlags
 from scheduler.definition.rules import LimitRule, parse_limits
 from scheduler.errors import InvalidRule, SteeringError
@@ -63,7 +63,7 @@ def consult(subjects: Iterable[str], given: Given, broker: BrokerFlags, log: Qui
     found: list[Known] = []
 
     async def job(bus: Bus) -> int:
-        answer = await in_time(ask(bus, "plan", {"build": _skeleton(subjects)}))
+        answer = await ask(bus, "plan", {"build": _skeleton(subjects)})
         found.append(_known(answer, given))
         return 0
 

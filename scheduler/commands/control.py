@@ -9,9 +9,9 @@ import msgspec
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
-from scheduler.client.ask import ask
+from scheduler.client.ask import give_order
 from scheduler.client.lenient import text
-from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import Json, option, run_asking, say_json
 from scheduler.commands.completers import components
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId, ComponentId, GateId, RunningBuildId
@@ -217,7 +217,7 @@ def _give(command: verbs.Command, broker: BrokerFlags, log: QuietLogFlags, *, js
 
 async def _send(command: verbs.Command, json: bool, bus: Bus) -> int:
     verb = command.verb()
-    answer = await in_time(ask(bus, verb, msgspec.to_builtins(command)))
+    answer = await give_order(bus, verb, msgspec.to_builtins(command))
     if json:
         say_json(answer)
     else:

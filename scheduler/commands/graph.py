@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from scheduler.bus import Bus
 from scheduler.client.ask import get_build
 from scheduler.client.lenient import objects
-from scheduler.commands.asking import in_time, option, run_asking
+from scheduler.commands.asking import option, run_asking
 from scheduler.commands.completers import ENDINGS, builds_or_files, components
 from scheduler.commands.content_flags import CONTENT_DEFAULTS, ContentFlags
 from scheduler.commands.files import STANDARD_INPUT, BuildAction
@@ -75,7 +75,7 @@ def graph(
         raise InvalidSettings(f"{content.given} is for a build in a file, and there is no file {build!r}")
 
     async def ask(bus: Bus) -> int:
-        answer = await in_time(get_build(bus, build, graph=True), pages=True)
+        answer = await get_build(bus, build, graph=True)
         return show(drawing_of(answer, objects(answer.get("components"))))
 
     return run_asking(broker, log, ask, json=False)

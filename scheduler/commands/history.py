@@ -5,7 +5,7 @@ from functools import partial
 
 from scheduler.bus import Bus
 from scheduler.client.ask import get_history
-from scheduler.commands.asking import Json, in_time, run_asking, say_json
+from scheduler.commands.asking import Json, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId
 
@@ -23,7 +23,7 @@ def history(
 
 
 async def _history(build: str, json: bool, bus: Bus) -> int:
-    answer = await in_time(get_history(bus, build), pages=True)
+    answer = await get_history(bus, build)
     if json:
         answer.pop("next", None)
         say_json(answer)

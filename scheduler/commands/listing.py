@@ -12,7 +12,7 @@ from scheduler.client.ask import get_build, list_builds
 from scheduler.client.lenient import number, objects
 from scheduler.client.progress import Progress
 from scheduler.client.selection import STATUSES, TIMES, Order, Selection, Status, by_type, read_time
-from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import Json, option, run_asking, say_json
 from scheduler.commands.completers import words
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import OPTIONS, BuildId
@@ -63,7 +63,7 @@ def list_(
 
 
 async def _list(finished: bool, selection: Selection, json: bool, bus: Bus) -> int:
-    found = await in_time(list_builds(bus, finished=finished), pages=True)
+    found = await list_builds(bus, finished=finished)
     builds = selection.of(found, time.time())
     if json:
         say_json({"builds": builds})
@@ -97,7 +97,7 @@ def status(
 
 
 async def _status(build: str, components: bool, json: bool, bus: Bus) -> int:
-    answer = await in_time(get_build(bus, build), pages=True)
+    answer = await get_build(bus, build)
     if json:
         types = by_type(objects(answer.get("components")))
         answer.pop("next", None)

@@ -12,7 +12,7 @@ from scheduler.client.ask import get_build
 from scheduler.client.lenient import text
 from scheduler.client.timeline import Span, Timeline, Wait, read_timeline
 from scheduler.client.traces import trace as trace_of
-from scheduler.commands.asking import Json, in_time, option, run_asking, say_json
+from scheduler.commands.asking import Json, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId
 from scheduler.commands.saying import complain
@@ -39,7 +39,7 @@ def timeline(
 
 
 async def _timeline(build: str, trace: Path | None, behaviour: Path | None, json: bool, bus: Bus) -> int:
-    answer = await in_time(get_build(bus, build, graph=True), pages=True)
+    answer = await get_build(bus, build, graph=True)
     found = read_timeline(answer)
     status = text(answer.get("status"))
     if trace is not None and not _write(trace, trace_of(found, build), "https://ui.perfetto.dev opens it"):

@@ -10,7 +10,7 @@ from scheduler.client.follow import explain, open_following, show
 from scheduler.client.lenient import text
 from scheduler.client.progress import Progress
 from scheduler.client.timeline import FINISHED
-from scheduler.commands.asking import Json, in_time, run_asking
+from scheduler.commands.asking import Json, run_asking
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId
 from scheduler.text import printable
@@ -36,7 +36,7 @@ async def watch_build(build: str, json: bool, bus: Bus) -> int:
         SteeringError: the build is unknown, or no scheduler answers.
     """
     # The action names the subject of the report; all else is asked again once we listen.
-    summary = await in_time(get_summary(bus, build))
+    summary = await get_summary(bus, build)
     now = trio.current_time()
     progress = Progress(build, text(summary.get("action")), now)
     progress.refresh(summary, now)

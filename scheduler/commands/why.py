@@ -6,7 +6,7 @@ import msgspec
 
 from scheduler.bus import Bus
 from scheduler.client.ask import ask
-from scheduler.commands.asking import Json, in_time, run_asking, say_json
+from scheduler.commands.asking import Json, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import BuildId, ComponentId
 from scheduler.control.verbs import Why
@@ -26,7 +26,7 @@ def why(
 
 
 async def _why(question: Why, json: bool, bus: Bus) -> int:
-    answer = await in_time(ask(bus, question.verb(), msgspec.to_builtins(question)))
+    answer = await ask(bus, question.verb(), msgspec.to_builtins(question))
     if json:
         say_json(answer)
     else:

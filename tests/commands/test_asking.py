@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from scheduler import cli
 from scheduler.client.counts import STATES
+from scheduler.client.repeating import request_again
 from scheduler.commands.signing import user_and_host
 
 BUILD = "prod-eu-1"
@@ -48,6 +50,14 @@ ARGUMENTS = {
 def tokens(command: str) -> list[str]:
     """A correct call of a command."""
     return [command, *ARGUMENTS.get(command, [BUILD])]
+
+
+def said(scheduler: FakeScheduler) -> JSON:
+    """Return what the first order says, without its id and its expiry, which it must have."""
+    order = dict(scheduler.asked[0][1])
+    assert len(order.pop("order")) == 16
+    assert order.pop("expires") > time.time()
+    return order
 
 
 Captured = pytest.CaptureFixture[str]
@@ -166,10 +176,13 @@ def test_a_scheduler_that_says_nothing_is_not_waited_for(
     scheduler: FakeScheduler, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After its deadline a command says that nothing is known, and exits with 1."""
-    monkeypatch.setattr("scheduler.commands.asking.ANSWER_TIMEOUT", 0.05)
+    asked = partial(request_again, pauses=[0.01] * 5)
+    monkeypatch.setattr("scheduler.client.ask.request_again", lambda *given: asked(*given[:3]))
     scheduler.silent = True
     assert cli.main(["pause", BUILD]) == 1
-    assert "no answer from the scheduler within 0.05 s" in capsys.readouterr().err
+    assert "no answer on scheduler.build.pause, asked 5 times within 0.05 s" in capsys.readouterr().err
+    assert len(scheduler.asked) == 5
+    assert len({question["order"] for _, question in scheduler.asked}) == 1
 
 
 # Orders.
@@ -218,7 +231,8 @@ def test_an_order_is_given_and_its_answer_printed(
     scheduler.say(verb, {"id": BUILD, "status": "paused", "components": 3, "text": "so it \x1bis"})
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out == "so it \\x1bis\n"
-    assert scheduler.asked == [(verb, {"id": BUILD, "by": user_and_host(), **order})]
+    assert [asked for asked, _ in scheduler.asked] == [verb]
+    assert said(scheduler) == {"id": BUILD, "by": user_and_host(), **order}
 
 
 def test_a_retry_takes_a_component_or_where_to_begin(capsys: Captured) -> None:
@@ -252,7 +266,7 @@ def test_no_variable_gives_an_order_its_force(
     monkeypatch.setenv("SCHEDULER_REASON", "x")
     scheduler.say("cancel", {"text": "ok"})
     assert cli.main(["cancel", BUILD]) == 0
-    assert scheduler.asked[0][1] == {"id": BUILD, "by": user_and_host()}
+    assert said(scheduler) == {"id": BUILD, "by": user_and_host()}
 
 
 # Questions.
