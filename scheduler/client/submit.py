@@ -1,20 +1,29 @@
 """Submits a build over the bus, and fetches its stored report.
 
-Nothing here knows the service: any scheduler may answer.
+Nothing here knows the service: any scheduler may answer. What gets no answer is submitted again, under the
+build's id: a scheduler that has accepted it accepts the same content again, and that changes nothing.
 """
 
+import random
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, Literal
 
 import msgspec
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 
-from scheduler.bus import Bus, Message
+from scheduler.bus import Bus
+from scheduler.client.repeating import Pauses, request_again
 from scheduler.definition.model import BUILD_ACTIONS
-from scheduler.errors import BusError, JetStreamError, JetStreamUnavailable, MessageTooLarge
+from scheduler.errors import (
+    BusError,
+    JetStreamError,
+    JetStreamUnavailable,
+    MessageTooLarge,
+    NoResponders,
+)
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report_subject
@@ -22,6 +31,14 @@ from scheduler.jetstream.streams import REPORTS, SUBJECT_HEADER, UPLOADS, report
 INTAKE_ACTIONS = frozenset(BUILD_ACTIONS)
 """Actions of a build; each is also the subject on which a scheduler takes such builds."""
 
+PATIENCE: Final = 60.0
+"""Seconds for a submission: the build may be large, its store slow, and the scheduler being restarted."""
+_TRIES: Final[Pauses] = (2.0, 4.0, 8.0, 16.0, 30.0)
+"""Seconds to wait for an answer after each try: 60 s in all."""
+_SHUTTING_DOWN: Final = "shutting_down"
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 8.0
+"""Seconds before a build is submitted again that was refused by a scheduler which ends."""
 _LOOK = 2.0
 """Seconds to wait for each answer about a stored report."""
 _GOODBYE = 5.0
@@ -38,32 +55,70 @@ class Verdict:
     code: str = ""
     message: str = ""
     details: tuple[str, ...] = ()
+    repeated: bool = False
+    """Whether it was sent several times: an earlier copy may have been accepted, and be finished by now."""
 
 
-async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Verdict:
-    """Submit a build on the intake subject ``action``; the caller owns the deadline.
+async def submit(
+    bus: Bus, action: str, data: bytes, build: str = "", *, note: Callable[[str], None] = lambda _: None
+) -> Verdict:
+    """Submit a build on the intake subject ``action``, for a minute at most.
 
-    A build over the server's ``max_payload`` is put into the object store until it is accepted.
+    A scheduler that ends refuses builds; they are submitted again until another one takes them. A build over
+    the server's ``max_payload`` is put into the object store until it is accepted.
 
     Args:
         bus: the connection.
         action: the build's action.
         data: the build.
         build: its id.
+        note: called once with a text for people where a scheduler that ends is to be waited for.
 
     Raises:
         NoResponders: no scheduler listens.
         NotPermitted: this user may not submit builds.
         MessageTooLarge: the build is over ``max_payload``, and there is no object store; or this user may not
             use it, then the cause is NotPermitted.
+        SteeringError: no answer came, with code ``silent``.
         BusError: the bus cannot be used.
     """
     try:
-        message = await bus.request(action, data)
+        return await _submit_until_taken(bus, action, data, note)
     except MessageTooLarge as error:
-        message = await _submit_by_object(bus, action, data, build, error)
+        async with _uploaded(bus, data, error) as name:
+            named = msgspec.json.encode({"id": build, "object": name})
+            return await _submit_until_taken(bus, action, named, note)
+
+
+async def _submit_until_taken(bus: Bus, action: str, data: bytes, note: Callable[[str], None]) -> Verdict:
+    """Submit a build, again while schedulers that end refuse it."""
+    began = trio.current_time()
+    verdict = await _submit_once(bus, action, data)
+    if verdict.code != _SHUTTING_DOWN:
+        return verdict
+    note(f"a scheduler is shutting down: waiting up to {PATIENCE:g} s for one that takes builds")
+    pause = _FIRST_PAUSE
+    with trio.move_on_at(began + PATIENCE):
+        while verdict.code == _SHUTTING_DOWN:
+            # Jitter: the builds that one scheduler has refused must not all come back at the same moment.
+            await trio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            # That there is none now: the only one may be started again.
+            with suppress(NoResponders):
+                verdict = evolve(await _submit_once(bus, action, data), repeated=True)
+    return verdict
+
+
+async def _submit_once(bus: Bus, action: str, data: bytes) -> Verdict:
+    began = trio.current_time()
+    message = await request_again(bus, action, data, _TRIES)
+    return evolve(_read(message.data), repeated=trio.current_time() - began >= _TRIES[0])
+
+
+def _read(data: bytes) -> Verdict:
+    """Read the answer to a submitted build."""
     try:
-        answer = msgspec.json.decode(message.data)
+        answer = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         answer = None
     if not isinstance(answer, dict) or answer.get("status") not in {"accepted", "rejected"}:
@@ -81,9 +136,9 @@ async def submit(bus: Bus, action: str, data: bytes, build: str = "") -> Verdict
     )
 
 
-async def _submit_by_object(
-    bus: Bus, action: str, data: bytes, build: str, too_large: MessageTooLarge
-) -> Message:
+@asynccontextmanager
+async def _uploaded(bus: Bus, data: bytes, too_large: MessageTooLarge) -> AsyncIterator[str]:
+    """Put a build into the object store while it is submitted, and yield the name of the object."""
     objects = Objects(JetStream(bus))
     name = f"{UPLOADS}{secrets.token_hex(8)}.json"
     try:
@@ -92,7 +147,7 @@ async def _submit_by_object(
         # It is worth knowing that this user may not use the store, but not that there is none.
         raise too_large from error.__cause__
     try:
-        return await bus.request(action, msgspec.json.encode({"id": build, "object": name}))
+        yield name
     finally:
         # By now the scheduler has its own copy, or refused the build.
         with trio.move_on_after(_GOODBYE, shield=True), suppress(BusError):

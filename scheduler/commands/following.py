@@ -19,8 +19,6 @@ from scheduler.display import open_view
 from scheduler.errors import BusError, MessageTooLarge, NoResponders, NotPermitted, SteeringError
 from scheduler.text import count, printable
 
-SUBMIT_TIMEOUT = 60.0
-"""Seconds to wait for the answer to a submitted build: it may be large, and its store slow."""
 _TAKEN = {
     "finished": "ran before, with other content",
     "running": "is running, with other content",
@@ -76,6 +74,9 @@ async def run_build(
         answer = await _submit(bus, build)
         if answer is None:
             return 1
+        if answer.finished and answer.repeated and following.heard > float("-inf"):
+            # What was heard of it is that it ran just now: a copy of it was accepted, whose answer was lost.
+            answer = evolve(answer, finished=False)
         if renew is None or not (answer.finished or answer.code in _TAKEN):
             code = await _follow(bus, build, answer, following, json=json)
             return code if then is None or not answer.accepted else await then(bus, build.id) or code
@@ -89,8 +90,7 @@ async def run_build(
 async def _submit(bus: Bus, build: Submission) -> Verdict | None:
     """Submit a build; if there is no answer, print why and return None."""
     try:
-        with trio.fail_after(SUBMIT_TIMEOUT):
-            return await submit(bus, build.action, build.data, build.id)
+        return await submit(bus, build.action, build.data, build.id, note=complain)
     except NoResponders:
         complain(
             f"no scheduler answers on {build.action}: start one with `scheduler serve`, "
@@ -106,8 +106,8 @@ async def _submit(bus: Bus, build: Submission) -> Verdict | None:
             f"the build takes {error.size:,} bytes, over the broker's limit for a message of "
             f"{error.limit:,} bytes: {cure}"
         )
-    except trio.TooSlowError:
-        complain(f"no answer within {SUBMIT_TIMEOUT:g} s; the build may still run")
+    except SteeringError as error:
+        complain(f"{error}; the build may still run")
     return None
 
 
