@@ -236,8 +236,18 @@ class Refused(SchedulerError):
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        """Code for programs: ``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``."""
+        """Code for programs: ``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``,
+        ``expired``."""
         super().__init__(message)
+
+
+class CarriedOut(SchedulerError):
+    """An order of an operator has come again that was carried out before."""
+
+    def __init__(self, time: float) -> None:
+        self.time = time
+        """Time at which it was carried out, in seconds since 1970."""
+        super().__init__("it was carried out before")
 
 
 class StoreError(SchedulerError):
@@ -300,8 +310,9 @@ class SteeringError(SchedulerError):
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
-        """The scheduler's code (``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``); or
-        the client's: ``nobody`` answers, or the answer is ``unreadable``."""
+        """The scheduler's code (``invalid``, ``unknown``, ``conflict``, ``unavailable``, ``internal``,
+        ``expired``); or the client's: ``nobody`` is there, those who are keep ``silent``, this is
+        ``forbidden``, or the answer is ``unreadable``."""
         super().__init__(message)
 
 

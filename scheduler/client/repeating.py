@@ -5,7 +5,7 @@ hand on to them vanishes meanwhile, and nobody is told. For each request a serve
 what is not answered is asked again on the same subject, a few times. An answer to any of the tries counts,
 also one that comes while a later try is under way: a scheduler may just be slow.
 
-Whoever is asked may get each of the copies. Questions change nothing, a build is submitted under its id, and
+All copies may be delivered in the end. Questions change nothing, a build is submitted under its id, and
 orders have an id of their own.
 """
 

@@ -1,7 +1,8 @@
 """Answers the verbs that change a build, each when the change is persisted."""
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
@@ -19,30 +20,46 @@ from scheduler.supervision.explainer import Seen
 
 COMMANDS: Final[Verbs[Parts]] = Verbs()
 
+_Request = TypeVar("_Request", bound=verbs.Command)
+_Act: TypeAlias = Callable[[Parts, _Request, Order], Awaitable[Done]]
 
-@COMMANDS.register(verbs.Cancel)
+
+def _once(request: type[_Request]) -> Callable[[_Act[_Request]], _Act[_Request]]:
+    """Register the decorated function as the one that carries out these orders, each once."""
+
+    def decorate(act: _Act[_Request]) -> _Act[_Request]:
+        async def carry_out(parts: Parts, request: _Request, order: Order) -> Done:
+            return await parts.orders.carry_out(request, order, partial(act, parts, request, order))
+
+        COMMANDS.register(request)(carry_out)
+        return act
+
+    return decorate
+
+
+@_once(verbs.Cancel)
 async def cancel(parts: Parts, request: verbs.Cancel, order: Order) -> Done:
     """Start nothing more in a build; with ``now``, stop waiting for what is in flight."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     order = _now(order, seen)
     return _done(seen, await commands.cancel(now=request.now, reason=order.reason, order=order))
 
 
-@COMMANDS.register(verbs.Pause)
+@_once(verbs.Pause)
 async def pause(parts: Parts, request: verbs.Pause, order: Order) -> Done:
     """Start nothing new in a build for now."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     return _done(seen, await commands.pause(_now(order, seen)))
 
 
-@COMMANDS.register(verbs.Resume)
+@_once(verbs.Resume)
 async def resume(parts: Parts, request: verbs.Resume, order: Order) -> Done:
     """Resume a paused build."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     return _done(seen, await commands.resume(_now(order, seen)))
 
 
-@COMMANDS.register(verbs.Retry)
+@_once(verbs.Retry)
 async def retry_failed(parts: Parts, request: verbs.Retry, order: Order) -> Done:
     """Send again what failed, in a new run if the build is finished."""
     if request.start is not None and request.component not in {None, request.start}:
@@ -51,7 +68,7 @@ async def retry_failed(parts: Parts, request: verbs.Retry, order: Order) -> Done
         raise Refused("invalid", "now: with one component, whose attempt is given up")
     one, behind = request.component or request.start, request.start is not None
     if await parts.builds.keeps_running(request.id):
-        commands, seen = await parts.builds.steer(request.id)
+        commands, seen = await parts.builds.steer(request.id, order)
         vertex = None if one is None else vertex_of(seen.plan, one)
         if request.now and vertex is not None:
             order = _now(order, seen)
@@ -71,12 +88,12 @@ async def retry_failed(parts: Parts, request: verbs.Retry, order: Order) -> Done
     return _done(seen, f"run {seen.plan.state.run} begins: {text}", components)
 
 
-@COMMANDS.register(verbs.Skip)
+@_once(verbs.Skip)
 async def skip(parts: Parts, request: verbs.Skip, order: Order) -> Done:
     """Complete a component with an output that is given, in a new run if the build is finished."""
     output = request.output or {}
     if await parts.builds.keeps_running(request.id):
-        commands, seen = await parts.builds.steer(request.id)
+        commands, seen = await parts.builds.steer(request.id, order)
         vertex = vertex_of(seen.plan, request.component)
         return _done(seen, await commands.supply(vertex, output, _now(order, seen)), 1)
     said: list[str] = []
@@ -91,34 +108,34 @@ async def skip(parts: Parts, request: verbs.Skip, order: Order) -> Done:
     return _done(seen, f"run {seen.plan.state.run} begins: {said[-1]}", 1)
 
 
-@COMMANDS.register(verbs.Approve)
+@_once(verbs.Approve)
 async def approve(parts: Parts, request: verbs.Approve, order: Order) -> Done:
     """Complete a gate."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     vertex = vertex_of(seen.plan, request.component)
     return _done(seen, await commands.approve(vertex, _now(order, seen)), 1)
 
 
-@COMMANDS.register(verbs.Reject)
+@_once(verbs.Reject)
 async def reject(parts: Parts, request: verbs.Reject, order: Order) -> Done:
     """Fail a gate."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     vertex = vertex_of(seen.plan, request.component)
     return _done(seen, await commands.reject(vertex, _now(order, seen)), 1)
 
 
-@COMMANDS.register(verbs.Extend)
+@_once(verbs.Extend)
 async def extend(parts: Parts, request: verbs.Extend, order: Order) -> Done:
     """Give an attempt that is in flight, or a gate, more time."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     vertex = vertex_of(seen.plan, request.component)
     return _done(seen, await commands.extend(vertex, request.seconds, _now(order, seen)), 1)
 
 
-@COMMANDS.register(verbs.Limit)
+@_once(verbs.Limit)
 async def limit(parts: Parts, request: verbs.Limit, order: Order) -> Done:
     """Give a build other limits of its own."""
-    commands, seen = await parts.builds.steer(request.id)
+    commands, seen = await parts.builds.steer(request.id, order)
     return _done(seen, await commands.limit(request.limits, _now(order, seen)))
 
 

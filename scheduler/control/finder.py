@@ -62,19 +62,23 @@ class BuildFinder:
             raise Refused("unknown", f"there is no build {build!r} here")
         return seen
 
-    async def steer(self, build: str) -> tuple[Steering, Seen]:
-        """Return the commands of a build that runs here, and the build.
+    async def steer(self, build: str, order: Order) -> tuple[Steering, Seen]:
+        """Return the commands of a build that runs here, and the build, to carry out an order.
 
         Raises:
+            CarriedOut: that was done before.
             Refused: it does not run here, or is starting or finishing.
             UnreadableLog, BusError: its log cannot be read.
         """
         seen = self._roster.see(build)
+        if seen is not None:
+            seen.orders.check_new(order)
         if seen is not None and seen.over:
             raise Refused("conflict", f"{build} is finished ({seen.status})")
         if seen is not None and seen.walk is not None:
             return seen.walk.steer(), seen
         if self._finished is not None and (found := await self._finished.seen(build)) is not None:
+            found.orders.check_new(order)
             if not found.plan.state.finished:
                 elsewhere = "it may be taken up soon, or be quarantined"
                 raise Refused("unavailable", f"{build} is not finished, and not held here: {elsewhere}")
@@ -94,6 +98,7 @@ class BuildFinder:
         """Begin a new run of a finished build, for what is decided by an order, and return the build.
 
         Raises:
+            CarriedOut: that was done before.
             Refused: there is no such build, or it cannot have another run now, or ``decide`` says so.
             UnreadableLog, Fenced, BusError, StoreError: its log cannot be read or written.
         """

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.finder import BuildFinder
+from scheduler.control.orders import OrderBook
 from scheduler.control.pages import Pages
 from scheduler.control.previews import Previews
 from scheduler.control.report_reader import ReportReader
@@ -35,6 +36,7 @@ class Parts:
     store: Store
     slots: Slots
     builds: BuildFinder
+    orders: OrderBook
     eta: EtaEstimator
     reader: BuildReader
     pages: Pages
@@ -76,6 +78,7 @@ class Parts:
             store,
             slots,
             builds,
+            OrderBook(builds),
             eta,
             reader,
             Pages(),

@@ -24,7 +24,14 @@ from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Ref
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.log_limits import RateLimitedLog
 
-_NUMBERS: Final = {"invalid": 400, "unknown": 404, "conflict": 409, "internal": 500, "unavailable": 503}
+_NUMBERS: Final = {
+    "invalid": 400,
+    "unknown": 404,
+    "conflict": 409,
+    "expired": 410,
+    "internal": 500,
+    "unavailable": 503,
+}
 """Error numbers by code, as in HTTP, for the header."""
 _MOST: Final = 500
 """Questions in a line; one asker gets half of them at most."""
@@ -205,7 +212,9 @@ class Questions:
 
     def _refuse(self, message: Message, build: str | None, refusal: Refused) -> None:
         text = str(refusal)[:4_000]
-        self._log.info(_REFUSED, subject=message.subject, build=build, code=refusal.code, why=text)
+        # That an order came late tells of a broker that hung, or of clocks that are apart.
+        log = self._log.warning if refusal.code == "expired" else self._log.info
+        log(_REFUSED, subject=message.subject, build=build, code=refusal.code, why=text)
         if message.reply:
             self._send(message, *_refusal(build, refusal.code, text))
 

@@ -98,6 +98,7 @@ def order_of(command: Command, user: str) -> Order:
         user=user,
         claim=(command.by or "")[:LONGEST_NAME],
         reason=(command.reason or "")[:LONGEST_REASON],
+        id=command.order or "",
     )
 
 

@@ -21,6 +21,7 @@ PAGE: Final = 1_000
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
 BuildId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of the build.")]
 ComponentId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of a component of the build.")]
+OrderId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 PageSize: TypeAlias = Annotated[int, Meta(ge=1, description=f"Most entries in the answer, up to {PAGE:,}.")]
 
 
@@ -237,6 +238,17 @@ class Command(BuildRequest, frozen=True, kw_only=True):
     ] = None
     by: Annotated[
         Text | None, Meta(description="Name of the one who wants it; a claim, which nothing proves.")
+    ] = None
+    order: Annotated[
+        OrderId | None,
+        Meta(
+            description="Id of this order, drawn by its sender: copies of it are carried out once.",
+            extra={"cure": "a text of 1 to 64 letters, digits, - or _"},
+        ),
+    ] = None
+    expires: Annotated[
+        float | None,
+        Meta(description="Time from which it is not carried out any more, in seconds since 1970."),
     ] = None
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from scheduler.errors import CarriedOut
 from scheduler.runtime.values import Value
 
 MOST_ORDERS: Final = 1_000
@@ -31,6 +32,8 @@ class Order(Value, frozen=True):
     claim: str = ""
     """Name that the sender gave; nothing proves it."""
     reason: str = ""
+    id: str = ""
+    """Id that its sender has given it, so that it is carried out once; empty for older senders."""
 
     @property
     def by(self) -> str:
@@ -48,6 +51,8 @@ class Order(Value, frozen=True):
             document["claim"] = self.claim
         if self.reason:
             document["reason"] = self.reason
+        if self.id:
+            document["order"] = self.id
         return document
 
 
@@ -74,6 +79,26 @@ class Orders:
             self._kept = deque(maxlen=MOST_ORDERS)
         self._kept.append(order)
         self.total += 1
+
+    def drop(self, order: Order) -> None:
+        """Forget an order that was added and could not be persisted."""
+        if self._kept is not None and order in self._kept:
+            self._kept.remove(order)
+            self.total -= 1
+
+    def find(self, verb: str, id_: str) -> Order | None:
+        """Return the order of this id that was carried out; None where it is not known, or has no id."""
+        found = (order for order in reversed(self._kept or ()) if order.id == id_ and order.verb == verb)
+        return next(found, None) if id_ else None
+
+    def check_new(self, order: Order) -> None:
+        """Check that an order was not carried out yet, as far as its id tells.
+
+        Raises:
+            CarriedOut: it was.
+        """
+        if (before := self.find(order.verb, order.id)) is not None:
+            raise CarriedOut(before.time)
 
     def revise(self, change: Callable[[Order], Order]) -> None:
         """Replace each order that is kept."""

@@ -75,6 +75,7 @@ class Reopener:
             The walk; None where the build runs here already.
 
         Raises:
+            CarriedOut: the order was carried out before, as the log says.
             Refused: there is no such build, it is not finished, or ``decide`` refuses.
             UnreadableLog, Fenced, BusError, StoreError: its log cannot be read, or not be written.
         """
@@ -88,6 +89,7 @@ class Reopener:
             if read_headers(last.headers).status is not Status.REPORTED:
                 raise Refused("unavailable", f"{build} is not finished, and not held here; try again shortly")
             history = await self._store.logs.history(log_subject(build))
+            history.orders.check_new(order)
             plan, accepted = await self._replayer.replay(history)
             events = await self._decided(plan, history, decide)
             log = self._store.open(

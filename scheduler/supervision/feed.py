@@ -215,10 +215,9 @@ class Track(Observer):
         if what == "gated" and component is not None and self._notices is not None:
             self._notices.gated(self.plan, now, component)
 
-    def taken_over(self, in_flight: int) -> None:
-        """Note that this process has the build from now on, with so many requests in flight."""
-        text = f"{in_flight} in flight"
-        self._note(_Event("taken_over", self.sequence + 1, self.timings.clock(), text=text))
+    def unkept(self, order: Order) -> None:
+        """Implement `Observer.unkept`."""
+        self.orders.drop(order)
 
     def begin(self) -> None:
         """Notify again of a failure that an earlier process saw: it may have died before anyone was told."""

@@ -48,6 +48,9 @@ class Observer:
     def happened(self, what: str, vertex: Vertex | None = None, order: Order | None = None) -> None:
         """Note what happened to the whole build, or what an operator did, by which order."""
 
+    def unkept(self, order: Order) -> None:
+        """Note that an order which it was told of could not be persisted, so that it does not count."""
+
 
 class Sender(Protocol):
     """Port for requests and their replies; implemented by `dispatch.client.ConnectorClient`."""

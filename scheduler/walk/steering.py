@@ -282,6 +282,8 @@ class Steering:
         finally:
             command.set()
         if not kept:
+            if order is not None:
+                self._observer.unkept(order)
             raise Refused("unavailable", f"it could not be persisted: {self._plan.texts.cause}")
         if order is not None:
             _log.info(ORDER_CARRIED_OUT, build=self._plan.build.id, **order.document())

@@ -5,7 +5,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from scheduler.errors import CarriedOut
 from scheduler.journal.orders import MOST_ORDERS, Order, Orders
 from scheduler.journal.records import (
     ORDERS_HEADER,
@@ -25,6 +27,7 @@ ORDERS = st.builds(
     user=st.text(max_size=40),
     claim=st.text(max_size=40),
     reason=st.text(max_size=60),
+    id=st.text("abcxyz019-_", max_size=64),
 )
 
 
@@ -52,10 +55,12 @@ def test_an_order_has_room_in_a_header(letter: str) -> None:
 def test_an_order_has_room_whatever_names_are_long(letter: str) -> None:
     """A component's id may have any length that the settings allow: its beginning is kept."""
     order = Order("skip", 1.5, letter * 4_096, user=letter * 300, claim=letter * 300, reason="quota")
+    order = replace(order, id="i" * 64)
     encoded = encode_order(order)
     assert len(encoded) <= 2_048
     [kept] = read_orders({ORDERS_HEADER: f"[{encoded}]"})
     assert kept.component
+    assert kept.id == order.id
     assert order.component.startswith(kept.component)
 
 
@@ -113,3 +118,22 @@ def test_the_last_orders_are_kept() -> None:
     last = orders.last("pause")
     assert last is not None
     assert last.time == MOST_ORDERS + 3
+
+
+def test_an_order_is_found_by_its_verb_and_id() -> None:
+    """One without an id is not, nor is one that was dropped."""
+    orders = Orders()
+    assert orders.find("pause", "o1") is None
+    for order in (Order("pause", 1.0), first := Order("pause", 2.0, id="o1"), Order("pause", 3.0, id="o2")):
+        orders.add(order)
+    assert orders.find("pause", "o1") is first
+    assert orders.find("resume", "o1") is None
+    assert orders.find("pause", "") is None
+    with pytest.raises(CarriedOut) as caught:
+        orders.check_new(Order("pause", 9.0, id="o1"))
+    assert caught.value.time == 2.0
+    orders.check_new(Order("pause"))
+    orders.drop(first)
+    orders.drop(first)
+    assert orders.find("pause", "o1") is None
+    assert (len(orders), orders.total) == (2, 2)

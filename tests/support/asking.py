@@ -23,7 +23,14 @@ NEEDED: dict[str, JSON] = {
 }
 """Members that a verb needs beside the id of the build."""
 
-NUMBERS = {"invalid": "400", "unknown": "404", "conflict": "409", "internal": "500", "unavailable": "503"}
+NUMBERS = {
+    "invalid": "400",
+    "unknown": "404",
+    "conflict": "409",
+    "expired": "410",
+    "internal": "500",
+    "unavailable": "503",
+}
 
 
 @frozen

@@ -33,6 +33,8 @@ def fitting(schema: JSON) -> st.SearchStrategy[Any]:
         return st.one_of([fitting({**schema, "type": one}) for one in types])
     if types == "object":
         return _objects(schema)
+    if "pattern" in schema:
+        return st.from_regex(schema["pattern"], fullmatch=True).filter(Checker(schema).fits)
     simple: dict[str, st.SearchStrategy[Any]] = {
         "array": st.lists(anything, max_size=3),
         "boolean": st.booleans(),

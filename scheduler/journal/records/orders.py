@@ -53,7 +53,7 @@ def _with_short_id(order: Order) -> Order:
 def _encode(order: Order) -> str:
     # A lone surrogate, as undecodable bytes of a command line make it, would make the header unreadable.
     document: dict[str, Any] = {"verb": order.verb, "time": order.time, "component": order.component}
-    document |= {"user": order.user, "claim": order.claim, "reason": order.reason}
+    document |= {"user": order.user, "claim": order.claim, "reason": order.reason, "id": order.id}
     kept = {name: _readable(value) for name, value in document.items() if value}
     return json.dumps(kept, separators=(",", ":"))
 
