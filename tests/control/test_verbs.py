@@ -1,6 +1,7 @@
 """Verbs: what each takes is written once, and checked, shown and filled in from there."""
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -144,6 +145,8 @@ async def test_nothing_that_a_schema_accepts_is_an_internal_error(data: st.DataO
             answer = await ask_raw(site, name, encode(value))
             if not answer.headers:
                 assert Checker(json_schema(VERBS[name].request.answer)).fits(answer.body)
+            elif answer.code == "expired":
+                assert value["expires"] < time.time(), value
             elif answer.code == "invalid":
                 said = ("build: ", "limits: ", "seconds: above 0", "from: instead of", "now: with one")
                 assert answer.text.startswith(said), value
