@@ -1,5 +1,6 @@
 """``scheduler release BUILD``: releases a quarantined build so that it is loaded again."""
 
+import secrets
 from functools import partial
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ def release(
     said = signed(reason, as_)
     # No build is read here that would tell its secrets: those are found that look like one.
     masked = Secrets().mask
-    order = Order("release", claim=said["by"] or "", reason=masked(said["reason"] or "", _LONGEST_REASON))
+    reason = masked(said["reason"] or "", _LONGEST_REASON)
+    order = Order("release", claim=said["by"] or "", reason=reason, id=secrets.token_hex(8))
 
     async def job(bus: Any) -> int:
         try:

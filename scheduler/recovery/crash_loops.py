@@ -13,7 +13,7 @@ from typing import Final
 from attrs import evolve
 from msgspec.structs import replace
 
-from scheduler.errors import StoreError, UnreadableLog, WrongLastSequence
+from scheduler.errors import JetStreamUnavailable, StoreError, UnreadableLog, WrongLastSequence
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, log_subject
 from scheduler.journal.events import Released
@@ -30,6 +30,7 @@ from scheduler.journal.records import (
     is_tombstone,
     orders_header,
     read_headers,
+    read_orders,
 )
 
 UNPROVEN_LOADS: Final = 2
@@ -95,6 +96,8 @@ async def record_hang(js: JetStream, build: str) -> None:
 async def release(js: JetStream, build: str, order: Order) -> None:
     """Release a quarantined build: write into its log that the next process may try again.
 
+    What gets no answer is asked again: the id of the order in the last record tells whether it was written.
+
     Args:
         js: JetStream with the log.
         build: its id.
@@ -113,7 +116,15 @@ async def release(js: JetStream, build: str, order: Order) -> None:
         return evolve(headings, loads=0, hangs=0)
 
     kept = replace(order, time=time.time())
-    await _write(js, build, RELEASE, "release", released, encode_event(Released()), order=kept)
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            await _write(js, build, RELEASE, "release", released, encode_event(Released()), order=kept)
+        except (JetStreamUnavailable, WrongLastSequence):
+            # It may have been written, or be written behind our back.
+            if attempt == _ATTEMPTS or not order.id:
+                raise
+        else:
+            return
 
 
 async def _write(
@@ -130,6 +141,8 @@ async def _write(
     last = await js.last(LOG, subject)
     if last is None or is_tombstone(last.headers):
         raise StoreError(f"there is no build {build!r} in the log")
+    if order is not None and order.id and order.id in {one.id for one in read_orders(last.headers)}:
+        return
     headings, record = change(read_headers(last.headers)), decode_record(last.data)
     record_id = f"{word}-{secrets.token_hex(8)}"
     data = compose(

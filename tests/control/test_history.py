@@ -5,10 +5,11 @@
 import json
 from typing import Any
 
+import pytest
 import trio
 from structlog.testing import capture_logs
 from support.asking import CHAIN, NEEDED, STEERING, ask, flaky, refused, running
-from support.durable import Plant, until
+from support.durable import Fate, Plant, until
 from support.fakes import JSON, document, encode, ignore
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -175,6 +176,23 @@ async def test_a_release_is_in_the_history(autojump_clock: MockClock) -> None:
         [told] = await history(process)
         assert (told["verb"], told["by"]) == ("release", "anna")
         assert "hunter2" not in told["reason"]
+
+
+@pytest.mark.parametrize("fate", [Fate.MUTE, Fate.LOSE, Fate.HOLD])
+async def test_a_release_without_an_answer_is_written_once(autojump_clock: MockClock, fate: Fate) -> None:
+    """It is asked again, and its id tells whether the first one was written; a late one is refused."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await process.submit(CHAIN)
+    for _ in range(MOST_HANGS):
+        await record_hang(JetStream(plant.broker.plug()), "b1")
+    js = JetStream(plant.broker.plug())
+    plant.broker.line.plan("scheduler.log.*", fate)
+    await release(js, "b1", Order("release", claim="anna", id="o1"))
+    plant.broker.line.release()
+    async with plant.run() as process:
+        await trio.sleep(5)
+        assert [(one["verb"], one["order"]) for one in await history(process)] == [("release", "o1")]
 
 
 def test_every_command_takes_a_reason_and_a_name() -> None:
