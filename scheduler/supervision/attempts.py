@@ -79,6 +79,9 @@ class Attempts:
             text += f"; {in_words(beats)}"
         if left is not None:
             text += f"; it times out in {seconds(left)}"
+        if call is not None and call.lost:
+            # With --resend always it has left again by now.
+            text += "; the connection that it was sent over was lost: a broker that hangs may have kept it"
         if call is not None and (missed := call.maybe_missed):
             text += f"; {missed}: check whether it was done, then skip it (with what was returned)"
         more["connector"] = "gone" if gone else "silent"

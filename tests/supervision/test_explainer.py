@@ -99,6 +99,23 @@ async def test_a_connector_that_does_not_answer(autojump_clock: MockClock) -> No
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("lost", [False, True])
+async def test_a_request_that_a_broker_may_have_kept(autojump_clock: MockClock, lost: bool) -> None:
+    """It was sent over a connection that is gone, and is not known to have been answered."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        patient = Patient(world, document("a"))
+        await patient.start(nursery)
+        await trio.sleep(5)
+        if lost:
+            world.bus.disconnect()
+            await trio.sleep(5)
+            world.bus.reconnect()
+        await trio.sleep(5)
+        text = patient.why("a")["text"]
+        assert ("was lost: a broker that hangs may have kept it" in text) == lost
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_is_usual_is_told(autojump_clock: MockClock) -> None:
     """What takes no longer needs no cure; what takes much longer does."""
     async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
