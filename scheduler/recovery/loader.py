@@ -230,7 +230,7 @@ class Loader:
         old = any(not is_secret(flight.key) for flight in history.in_flight.values())
         heard = await self._connectors.hear(history.senders, old=old)
         try:
-            await self._begin(held, entry.owner, history, loaded, heard)
+            await self._begin(held, history, loaded, heard, owner=entry.owner)
         finally:
             self._connectors.hearing.release(heard)
         return None
@@ -302,7 +302,7 @@ class Loader:
             notices.finished(plan, history.latest / 1_000)
 
     async def _begin(
-        self, held: Held, owner: str, history: History, loaded: Loaded, heard: tuple[str, ...]
+        self, held: Held, history: History, loaded: Loaded, heard: tuple[str, ...], *, owner: str
     ) -> None:
         plan, accepted = await self._replayer.replay(history)
         if held.build in self._released and (order := history.orders.last("release")) is not None:
@@ -310,7 +310,7 @@ class Loader:
             _log.info(ORDER_CARRIED_OUT, build=held.build, **order.document())
         resumption = self._replayer.resumption(plan, history, loaded.caught_up, history.position)
         resumption = evolve(resumption, heard=heard)
-        await self._supervisor.resume(held, plan, accepted, resumption, history, owner)
+        await self._supervisor.resume(held, plan, accepted, resumption, history, owner=owner)
         loaded.positions.append(history.position)
         loaded.senders[held.build] = history.senders
         loaded.builds.append(held.build)

@@ -7,6 +7,8 @@ What connectors say in heartbeats is published beside the events (`scheduler.sup
 
 Every event has a number. A watcher that joins late, or misses events, fetches a snapshot
 (`scheduler.control.endpoint`), which names the last event in it, and continues from there.
+
+One file on purpose: what is told of a build stands beside how it is told.
 """
 
 import secrets

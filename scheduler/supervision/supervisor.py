@@ -128,6 +128,7 @@ class Supervisor:
         accepted: Accepted,
         resumption: Resumption,
         history: History,
+        *,
         owner: str = "",
     ) -> Walk:
         """Resume a build that an earlier process left, whose plan was replayed from its log.

@@ -37,10 +37,10 @@ async def test_it_is_taken_up_alone_and_last(
     order: list[str] = []
     original = Loader._begin
 
-    async def begin(self: Loader, held, owner, history, loaded, heard):  # type: ignore[no-untyped-def]
+    async def begin(self: Loader, held, history, loaded, heard, *, owner):  # type: ignore[no-untyped-def]
         order.append(held.build)
         assert held.build != "b1" or [one for one, _ in loaded.unproven] == []
-        await original(self, held, owner, history, loaded, heard)
+        await original(self, held, history, loaded, heard, owner=owner)
 
     monkeypatch.setattr(Loader, "_begin", begin)
     async with plant.run() as process:
