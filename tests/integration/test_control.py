@@ -316,7 +316,7 @@ def test_what_an_operator_did_survives_a_kill(open_desk: Callable[..., Desk]) ->
     skipped = chain(held("vpc::1", "go"), component("net::1"), component("vm::1"))
     cancelled = chain(held("vpc::1", "go"), component("net::1"))
     tried = build(flaky("vpc::1", 1, _retry={"attempts": 2, "backoff": 0.0}), held("net::1", "go"))
-    tried["changes"][0]["behaviour"]["attempts"][0][0]["set"]["retry_after"] = 4
+    tried["changes"][0]["behaviour"]["attempts"][0][0]["set"]["retry_after"] = 10
     desk.submitter.accepted(paused, skipped, cancelled)
     for document in (paused, skipped, cancelled):
         desk.connectors.await_requests(document["id"], "vpc::1")
