@@ -43,6 +43,11 @@ class LimitRule:
         rate = "" if self.period is None else f"/{_UNITS[self.period]}"
         return f"{'*' if self.pattern == '*.*.*' else self.pattern}={self.count}{rate}"
 
+    @property
+    def kind(self) -> str:
+        """The rule without its number, as ``vpc.create.*`` or ``*.create.aws/s``."""
+        return str(self).replace(f"={self.count}", "")
+
     def matches(self, subject: str) -> bool:
         """Whether a request on ``subject`` counts."""
         return matches(self.pattern, subject)

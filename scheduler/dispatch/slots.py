@@ -6,7 +6,19 @@ from typing import NoReturn
 import trio
 
 from scheduler.definition.rules import LimitRule
-from scheduler.limiter import MAX_BYTES, Limiter, Waiter, WaiterState, blocking, waiting
+from scheduler.limiter import (
+    MAX_BYTES,
+    Limiter,
+    Part,
+    Use,
+    Waiter,
+    WaiterState,
+    allot,
+    blocking,
+    note_of,
+    use_of,
+    waiting,
+)
 
 __all__ = ["Slots", "Waiter"]
 
@@ -172,6 +184,25 @@ class Slots:
     def waiting(self, build: Hashable) -> Mapping[str, int]:
         """Return, by limit, how many components of this build wait and are kept by it."""
         return waiting(self.limiter.usages, build, trio.current_time())
+
+    def told(self, label: str) -> str:
+        """Return a limit of `blocking` or `waiting` with what is to be said of this instance's part of it."""
+        return note_of(self.limiter, label)
+
+    # ---- limits over all instances
+
+    def use(self) -> dict[str, Use]:
+        """Return what is used of each limit over all builds, and waits for it, by kind of the rule."""
+        return use_of(self.limiter, trio.current_time())
+
+    def adopt(self, rules: Sequence[LimitRule]) -> None:
+        """Have other limits over all builds from now on; what is in flight stays, and counts."""
+        self.limiter.adopt(rules)
+        self._hand_out()
+
+    def allot(self, parts: Mapping[str, Part]) -> None:
+        """Set this instance's parts of the limits over all builds, by kind of the rule."""
+        allot(self.limiter, parts, trio.current_time())
 
     async def run(self) -> NoReturn:
         """Wake those that wait for a rate; where there are no rates there is nothing to do."""

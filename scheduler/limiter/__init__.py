@@ -3,6 +3,7 @@
 from scheduler.limiter.explaining import blocking, waiting
 from scheduler.limiter.limiter import MAX_BYTES, Limiter
 from scheduler.limiter.limits import FlightLimit, Limit, RateLimit, cap_text, stretched
+from scheduler.limiter.parts import Part, Use, allot, note_of, use_of
 from scheduler.limiter.queues import PriorityQueue, Waiter, WaiterState
 from scheduler.limiter.shares import may_have_one_more
 
@@ -11,13 +12,18 @@ __all__ = [
     "FlightLimit",
     "Limit",
     "Limiter",
+    "Part",
     "PriorityQueue",
     "RateLimit",
+    "Use",
     "Waiter",
     "WaiterState",
+    "allot",
     "blocking",
     "cap_text",
     "may_have_one_more",
+    "note_of",
     "stretched",
+    "use_of",
     "waiting",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable
 from typing import Final
 
 from scheduler.limiter.alarms import Alarms
-from scheduler.limiter.limits import Limit
+from scheduler.limiter.limits import Limit, RateLimit
 from scheduler.limiter.queues import BuildQueue, FairQueue, Place, PriorityQueue, Waiter, WaiterState
 from scheduler.limiter.shares import Share
 from scheduler.limiter.usage import Usage, Usages
@@ -124,6 +124,19 @@ class Dispenser:
                 self._open(limit)
         if self._shares.full and usage.share.waits:
             usage.share.wait()
+
+    def reopen(self, limit: Limit) -> None:
+        """Note that a limit of the instance has another count now."""
+        if isinstance(limit, RateLimit):
+            self._alarms.drop(limit)
+        self._open(limit)
+
+    def renew(self) -> None:
+        """Note that the fair queues are other ones now, with the waiters of those before."""
+        self.marked.clear()
+        self._entered.clear()
+        for usage in self._usages.all_waiting():
+            self.mark(usage)
 
     def _open_own(self, usage: Usage, limit: Limit) -> None:
         """Note that a limit of a build has room."""

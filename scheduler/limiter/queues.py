@@ -91,7 +91,7 @@ class PriorityQueue:
         )
         """... without those on everything."""
         self.rates = tuple(limit for limit in self.limits if isinstance(limit, RateLimit))
-        self.width = min(limit.count for limit in self.counted)
+        self.width = min(limit.whole for limit in self.counted)
         """Number of them that may be in flight at most."""
         self.length = 0
         """Number of them that wait."""

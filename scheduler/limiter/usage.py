@@ -119,6 +119,10 @@ class Usages:
         """Number of builds."""
         return len(self._usages)
 
+    def all_waiting(self) -> list[Usage]:
+        """Return the builds with a waiter."""
+        return [usage for usage in self._usages.values() if usage.waiters]
+
     def make(self, build: Hashable, sender: str = "") -> Usage:
         """Return the usage of a build, a new one, of this sender, if it has none."""
         usage = self._usages.get(build)
@@ -231,6 +235,52 @@ class Usages:
                     limit.taken += flying
         for place in places:
             self.priority_queue(usage, place[2].subject).push(place)
+
+    def adopt(self, rules: Sequence[LimitRule]) -> None:
+        """Give the instance other limits: requests in flight count, and waiters wait for what is new.
+
+        Limits on the same (`LimitRule.kind`) stay, with what they counted. All waiters are queued again, so
+        it takes a microsecond or two for each; it happens when the rules of another instance become known.
+        """
+        usages = list(self._usages.values())
+        places = [
+            (usage, place)
+            for usage in usages
+            for build_queue in usage.waiting
+            for priority_queue in list(build_queue.priority_queues)
+            for place in priority_queue.clear()
+        ]
+        for usage in usages:
+            for build_queue in usage.build_queues.values():
+                build_queue.leave()
+            usage.build_queues.clear()
+            usage.priority_queues.clear()
+            usage.priority_queue_of.clear()
+        for sender_queues in self.sender_queues.values():
+            for sender_queue in sender_queues.values():
+                sender_queue.leave()
+            sender_queues.clear()
+        self._fair_queues.clear()
+        self._fair_queue_of.clear()
+        kept: dict[str, list[Limit]] = {}
+        for rule, limit in zip(self.rules, self.limits, strict=True):
+            kept.setdefault(rule.kind, []).append(limit)
+        self.rules = tuple(rules)
+        self.limits = [
+            kept[rule.kind].pop(0) if kept.get(rule.kind) else self._counting(rule, usages) for rule in rules
+        ]
+        self.behind = {limit: [] for limit in (*self.limits, self.all)}
+        for usage, place in places:
+            self.priority_queue(usage, place[2].subject).push(place)
+
+    @staticmethod
+    def _counting(rule: LimitRule, usages: Sequence[Usage]) -> Limit:
+        """Return a limit that counts what is in flight already."""
+        (limit,) = make_limits((rule,))
+        if isinstance(limit, FlightLimit):
+            for usage in usages:
+                limit.taken += sum(n for subject, n in usage.flying.items() if rule.matches(subject))
+        return limit
 
     def _retire(self, limits: Sequence[Limit]) -> None:
         """Let go of limits that are gone, although an alarm of theirs may be set."""

@@ -226,7 +226,7 @@ class Explainer:
             yield Reason(f"it is paused{self._told()}nothing new is sent until it is resumed")
         if self._seen.walk is not None:
             for limit, waiting in self._slots.waiting(self._seen.plan).items():
-                text = f"{doing(waiting, 'component', 'wait')} for the limit {limit}"
+                text = f"{doing(waiting, 'component', 'wait')} for the limit {self._slots.told(limit)}"
                 yield Reason(text, None, {"limit": limit})
 
     def _told(self) -> str:
@@ -310,7 +310,8 @@ class Explainer:
             return Reason("it is due, and its references take long to be evaluated", due)
         limits = [] if walk is None else self._slots.blocking(walk.plan, subject)
         if limits:
-            text = f"it is due, and waits for the limit {listed(limits, len(limits))}"
+            told = [self._slots.told(limit) for limit in limits]
+            text = f"it is due, and waits for the limit {listed(told, len(told))}"
             return Reason(text, due, {"limit": limits[0], "subject": subject})
         if not self._store.available:
             return Reason("it is due, and nothing can be persisted at the moment", due)

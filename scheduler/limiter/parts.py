@@ -1,0 +1,80 @@
+"""Parts of the limits that hold over all instances: how much of each this instance may use, and uses.
+
+Only the limits of the settings are shared; those of a build stand where the build runs.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from scheduler.definition.rules import LimitRule
+from scheduler.limiter.limiter import Limiter
+from scheduler.limiter.limits import FlightLimit, RateLimit
+
+
+class Part(NamedTuple):
+    """The part of a limit that is for this instance."""
+
+    size: int
+    """Requests that may be in flight here, or begin here within a period."""
+    rule: LimitRule
+    """The limit over all instances."""
+    note: str = ""
+    """What `why` says of it; empty where this instance has all."""
+
+
+class Use(NamedTuple):
+    """What an instance needs of a limit."""
+
+    used: int = 0
+    """Requests in flight, or begun within the last period."""
+    waiting: int = 0
+    """Requests that wait, and could begin if this limit and others over all instances let them."""
+
+
+def allot(limiter: Limiter, parts: Mapping[str, Part], now: float) -> None:
+    """Set the parts of this instance, by kind of the rule, and let begin what may.
+
+    A part below what is in use takes nothing back: nothing new begins until it fits.
+    """
+    usages = limiter.usages
+    for rule, limit in zip(usages.rules, usages.limits, strict=True):
+        part = parts.get(rule.kind)
+        if part is None:
+            continue
+        limit.count, limit.whole = part.size, part.rule.count
+        limit.text, limit.note = str(part.rule), part.note
+        limiter.reopen(limit)
+    limiter.hand_out(now)
+
+
+def use_of(limiter: Limiter, now: float) -> dict[str, Use]:
+    """Return what is used of each limit over all builds, and waits for it, by kind of the rule."""
+    usages = limiter.usages
+    used = {rule.kind: limit.used(now) for rule, limit in zip(usages.rules, usages.limits, strict=True)}
+    waiting = _waiting(limiter) if limiter.waiters and usages.all.room(now) else {}
+    return {kind: Use(count, waiting.get(kind, 0)) for kind, count in used.items()}
+
+
+def _waiting(limiter: Limiter) -> dict[str, int]:
+    usages = limiter.usages
+    kinds: dict[FlightLimit | RateLimit, str] = {
+        limit: rule.kind for rule, limit in zip(usages.rules, usages.limits, strict=True)
+    }
+    found: dict[str, int] = {}
+    for usage in usages.all_waiting():
+        for build_queue in usage.waiting:
+            shared = build_queue.sender_queue.fair_queue.gate.limits
+            for priority_queue in build_queue.priority_queues:
+                # What a limit of its build keeps needs nothing of the others.
+                own = min(limit.count - limit.taken for limit in priority_queue.gate.flights)
+                count = max(0, min(priority_queue.length, own))
+                for limit in shared if count else ():
+                    if limit in kinds:
+                        found[kinds[limit]] = found.get(kinds[limit], 0) + count
+    return found
+
+
+def note_of(limiter: Limiter, label: str) -> str:
+    """Return a limit as `blocking` names it, with what is to be said of this instance's part of it."""
+    limit = next((limit for limit in limiter.usages.limits if limit.label == label), None)
+    return label if limit is None or not limit.note else f"{label} ({limit.note})"
