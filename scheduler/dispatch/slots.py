@@ -13,6 +13,7 @@ from scheduler.limiter import (
     Use,
     Waiter,
     WaiterState,
+    adopt,
     allot,
     blocking,
     note_of,
@@ -196,8 +197,8 @@ class Slots:
         return use_of(self.limiter, trio.current_time())
 
     def adopt(self, rules: Sequence[LimitRule]) -> None:
-        """Have other limits over all builds from now on; what is in flight stays, and counts."""
-        self.limiter.adopt(rules)
+        """Replace the limits over all builds; what is in flight stays, and counts."""
+        adopt(self.limiter, rules)
         self._hand_out()
 
     def allot(self, parts: Mapping[str, Part]) -> None:

@@ -80,8 +80,6 @@ class Limiter:
         """Notes that a waiter is to be looked at."""
         self.leave = self.dispenser.leave
         """Lets a waiter go that was not told so. Idempotent."""
-        self.reopen = self.dispenser.reopen
-        """Notes that a limit of the instance has another count now."""
         self._numbers = count()
 
     @property
@@ -110,12 +108,6 @@ class Limiter:
         if usage is not None and usage.rules != tuple(rules):
             self.usages.change(usage, rules)
             self.dispenser.mark(usage)
-
-    def adopt(self, rules: Sequence[LimitRule]) -> None:
-        """Give the instance other limits from now on; what is in flight stays, and counts."""
-        if self.usages.rules != tuple(rules):
-            self.usages.adopt(rules)
-            self.dispenser.renew()
 
     def close(self, build: Hashable) -> None:
         """Forget a build: its waiters go on without a slot, what it holds is given back. Idempotent."""

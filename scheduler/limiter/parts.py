@@ -3,7 +3,7 @@
 Only the limits of the settings are shared; those of a build stand where the build runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from scheduler.definition.rules import LimitRule
@@ -31,6 +31,13 @@ class Use(NamedTuple):
     """Requests that wait, and could begin if this limit and others over all instances let them."""
 
 
+def adopt(limiter: Limiter, rules: Sequence[LimitRule]) -> None:
+    """Replace the limits over all builds; what is in flight stays, and counts. `hand_out` is to follow."""
+    if limiter.usages.rules != tuple(rules):
+        limiter.usages.adopt(rules)
+        limiter.dispenser.renew()
+
+
 def allot(limiter: Limiter, parts: Mapping[str, Part], now: float) -> None:
     """Set the parts of this instance, by kind of the rule, and let begin what may.
 
@@ -43,7 +50,7 @@ def allot(limiter: Limiter, parts: Mapping[str, Part], now: float) -> None:
             continue
         limit.count, limit.whole = part.size, part.rule.count
         limit.text, limit.note = str(part.rule), part.note
-        limiter.reopen(limit)
+        limiter.dispenser.reopen(limit)
     limiter.hand_out(now)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler.definition.rules import LimitRule, parse_limits
-from scheduler.limiter import Limiter, Part, Use, allot, blocking, note_of, stretched, use_of
+from scheduler.limiter import Limiter, Part, Use, adopt, allot, blocking, note_of, stretched, use_of
 
 VPC = "vpc.create.aws"
 NET = "net.create.aws"
@@ -148,7 +148,7 @@ def test_another_rule_counts_what_is_in_flight_and_keeps_what_waits() -> None:
     for name, subject in (("0", VPC), ("1", VPC), ("2", NET)):
         site.ask("a", name, subject)
     assert site.served == ["0", "2"]
-    site.limiter.adopt(parse_limits("vpc.*.*=1, *.create.aws=2"))
+    adopt(site.limiter, parse_limits("vpc.*.*=1, *.create.aws=2"))
     site.limiter.hand_out(0.0)
     assert use_of(site.limiter, 0.0) == {"vpc.*.*": Use(1, 1), "*.create.aws": Use(2, 1)}
     site.give_back("a", VPC)
@@ -162,7 +162,7 @@ def test_a_rule_that_goes_lets_those_begin_that_only_it_kept() -> None:
     site = Site("*.create.aws=1")
     for name, build in (("0", "a"), ("1", "a"), ("2", "b")):
         site.ask(build, name)
-    site.limiter.adopt(())
+    adopt(site.limiter, ())
     site.limiter.hand_out(0.0)
     assert sorted(site.served) == ["0", "1", "2"]
     for build in ("a", "a", "b"):
@@ -175,7 +175,7 @@ def test_a_rate_keeps_what_it_counted_beside_a_new_rule() -> None:
     site = Site("vpc.*.*=1/s")
     site.ask("a", "0")
     site.ask("a", "1")
-    site.limiter.adopt(parse_limits("net.*.*=1, vpc.*.*=1/s"))
+    adopt(site.limiter, parse_limits("net.*.*=1, vpc.*.*=1/s"))
     site.limiter.hand_out(0.5)
     assert site.served == ["0"]
     site.limiter.follow_alarms(stretched(1.0))
@@ -190,7 +190,7 @@ def test_builds_of_all_senders_go_on_beside_a_new_rule() -> None:
             site.limiter.open(sender + build, (), sender)
             for number in range(3):
                 site.ask(sender + build, f"{sender}{build}{number}")
-    site.limiter.adopt(parse_limits("vpc.*.*=1"))
+    adopt(site.limiter, parse_limits("vpc.*.*=1"))
     site.limiter.hand_out(0.0)
     while len(site.served) < 12:
         site.give_back(site.served[-1][:2])
