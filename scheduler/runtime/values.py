@@ -26,6 +26,11 @@ class Value(msgspec.Struct, frozen=True, eq=False):
             return NotImplemented
         return self._compared() == other._compared()
 
+    def __ne__(self, other: object) -> bool:
+        """Whether it is not equal; msgspec's own would compare identities."""
+        equal = self.__eq__(other)
+        return equal if equal is NotImplemented else not equal
+
     def __hash__(self) -> int:
         """Return a hash; equal for equal values."""
         return hash(self._compared())

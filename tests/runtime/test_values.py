@@ -37,3 +37,9 @@ def test_a_value_does_not_change() -> None:
     point: Any = Point(1)
     with pytest.raises(AttributeError):
         point.x = 2
+
+
+def test_equal_values_are_not_unequal() -> None:
+    """What is written as "is not equal" says the opposite of "is equal"."""
+    assert not Point(1, time=1.0) != Point(1, time=2.0)  # noqa: SIM202
+    assert Point(1) != Point(2)
