@@ -1,4 +1,4 @@
-"""Bucket of the leases: one key an instance, written by compare-and-set.
+"""Bucket of the leases, one key an instance, and of the limits; written by compare-and-set.
 
 It is read from the stream's leader: a replica may be behind, and an instance would count as gone that is not.
 """
@@ -6,7 +6,8 @@ It is read from the stream's leader: a replica may be behind, and an instance wo
 from typing import Any, Final
 
 from scheduler.errors import JetStreamError
-from scheduler.fleet.lease import PERIOD, Found, Lease, encode_lease, read_lease
+from scheduler.fleet.lease import Found, Lease, encode_lease, read_lease
+from scheduler.fleet.ledger import Ledger, encode_ledger, read_ledger
 from scheduler.jetstream.answers import Stored
 from scheduler.jetstream.api import JetStream
 
@@ -16,6 +17,8 @@ STREAM: Final = f"KV_{BUCKET}"
 """Stream of the bucket."""
 LEASES: Final = f"$KV.{BUCKET}.lease."
 """Beginning of the subjects of leases; the key follows."""
+LIMITS: Final = f"$KV.{BUCKET}.limits"
+"""Subject of the document that says who may use how much of the limits over the fleet."""
 _NAME_IN_USE: Final = 10058
 
 
@@ -76,3 +79,28 @@ class LeaseBucket:
     async def remove(self, key: str, revision: int) -> None:
         """Remove a lease, where it still is of this revision."""
         await self._js.purge(STREAM, f"{LEASES}{key}", before=revision + 1)
+
+
+class LedgerBucket:
+    """Document of the limits over the fleet, beside the leases; each method raises BusError.
+
+    Args:
+        js: JetStream of the store.
+    """
+
+    def __init__(self, js: JetStream) -> None:
+        self._js = js
+
+    async def read(self) -> tuple[Ledger | None, int]:
+        """Return the document, empty where there is none, and its revision; None where it is unreadable."""
+        found = await self._js.last(STREAM, LIMITS)
+        return (Ledger(), 0) if found is None else (read_ledger(found.data), found.sequence)
+
+    async def write(self, ledger: Ledger, *, expected: int) -> int:
+        """Write the document over the revision ``expected``, 0 for none; return its own.
+
+        Raises:
+            WrongLastSequence: another revision stands there.
+        """
+        ack = await self._js.publish(LIMITS, encode_ledger(ledger), expected=expected)
+        return ack.sequence

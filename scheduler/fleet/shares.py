@@ -27,6 +27,8 @@ whatever is lost, comes twice, or dies:
 Nobody starves: units that are wanted are divided equally; where there are fewer than instances that want one,
 these take turns. A turn ends when one has a unit of every limit that it waits for, or after `PATIENCE`
 seconds: else two that each hold what the other needs would swap them for ever.
+
+One file on purpose: what is claimed, and what is given up for it, is decided on one page.
 """
 
 from collections.abc import Collection, Mapping
@@ -55,6 +57,8 @@ class Situation(NamedTuple):
     """Instances that must count a kind before it is claimed."""
     freed: Mapping[str, Collection[str]] = MappingProxyType({})
     """Kinds that an instance surely does not use any more, by instance."""
+    gone: Collection[str] = ()
+    """Instances that are dead, and own no unfinished build."""
 
 
 class Stake:
@@ -63,11 +67,9 @@ class Stake:
     Args:
         instance: name of the process, as in the records that it writes.
         limits: limits of its settings, by kind.
-        name: key of its lease.
-        lease: revision of its lease.
     """
 
-    def __init__(self, instance: str, limits: Mapping[str, int], name: str = "", lease: int = 0) -> None:
+    def __init__(self, instance: str, limits: Mapping[str, int]) -> None:
         self.instance = instance
         self.limits = dict(limits)
         self.ledger = Ledger()
@@ -78,8 +80,8 @@ class Stake:
         """Document that was sent, and may be stored any time."""
         self.taking: dict[str, int] = {}
         """Instances whose builds are being taken over, with the number of those that do so."""
-        self._name = name
-        self._lease = lease
+        self._name = ""
+        self._lease = 0
         self._suspensions = 1
         """Number of times that what it holds became unknown; ..."""
         self._confirmed = 0
@@ -87,6 +89,10 @@ class Stake:
         self._confirming = 0
         """That number when the draft was made, where it writes itself in; else 0."""
         self._incomplete_since: float | None = None
+
+    def identify(self, name: str, lease: int) -> None:
+        """Take note of the key and the revision of its lease."""
+        self._name, self._lease = name, lease
 
     # ---- what it may use
 
@@ -126,9 +132,9 @@ class Stake:
         return min(shares)
 
     def covers(self, owner: str) -> bool:
-        """Return whether the document says that it is taking over from an instance."""
+        """Return whether the document says that it is taking over from an instance, or that holds nothing."""
         holder = self.holder
-        return holder is not None and owner in holder.taking and not self.suspended
+        return owner not in self.ledger.holders or (holder is not None and owner in holder.taking)
 
     # ---- what becomes of the document
 
@@ -157,7 +163,7 @@ class Stake:
         """Take note that a document is being written over the revision that is known."""
         if self.draft is None:
             mine, before = draft.holders.get(self.instance), self.holder
-            begins = mine is not None and (before is None or mine.term > before.term)
+            begins = mine is not None and mine.term > (0 if before is None else before.term)
             self._confirming = self._suspensions if begins else 0
         self.draft = draft
 
@@ -173,17 +179,16 @@ class Stake:
         """Return the document to be written next, over `revision`; None where there is nothing to change."""
         if self.draft is not None:
             return self.draft
-        holders = _without(self.ledger.holders, seen.freed)
+        holders = _without(self.ledger.holders, seen)
         mine = holders.get(self.instance)
+        taking = tuple(sorted(owner for owner in self.taking if owner in holders))
         confirming = mine is None or self.suspended
         if confirming:
             if any(self.instance in holder.taking for holder in holders.values()):
-                return None
+                return self._still_suspended(holders, mine or Holder(), seen, taking)
             mine = Holder(term=1 if mine is None else mine.term + 1, turn=0 if mine is None else mine.turn)
         assert mine is not None, "it is made where it is missing"
-        me = replace(
-            mine, name=self._name, lease=self._lease, limits=self.limits, taking=tuple(sorted(self.taking))
-        )
+        me = replace(mine, name=self._name, lease=self._lease, limits=self.limits, taking=taking)
         holders[self.instance] = me
         draft = Ledger(holders=holders)
         decision = _Round(self, draft, seen)
@@ -205,6 +210,30 @@ class Stake:
             return None
         holders[self.instance] = replace(me, turn=turn, shares=shares, over=over, wants=wants)
         return draft
+
+    def _still_suspended(
+        self, holders: dict[str, Holder], mine: Holder, seen: Situation, taking: tuple[str, ...]
+    ) -> Ledger | None:
+        """Return the document in which only what this instance is taking changes.
+
+        Else two that take from each other would wait for each other.
+        """
+        if taking == mine.taking:
+            return None
+        over = {
+            kind: beyond
+            for kind, use in seen.use.items()
+            if (beyond := max(mine.over.get(kind, 0), use.used - mine.shares.get(kind, 0))) > 0
+        }
+        holders[self.instance] = replace(
+            mine,
+            name=self._name,
+            lease=self._lease,
+            limits=self.limits,
+            over={**mine.over, **over},
+            taking=taking,
+        )
+        return Ledger(holders=holders)
 
     def end(self, use: Mapping[str, Use]) -> Ledger | None:
         """Return the document with which this instance leaves, without an unfinished build.
@@ -305,7 +334,7 @@ class _Round:
         parts = divide(units, demands)
         part = parts[self._stake.instance] if self._live else units
         room = self._ledger.limit(kind) - self._ledger.total(kind, self._others)
-        if share < part and room >= used and self._is_counted(kind):
+        if share < part and self._is_counted(kind):
             share = max(share, min(part, room))
         missing = sum(max(0, parts[one] - demands[one].has) for one in self._live)
         if missing > room - self._me.total(kind):
@@ -331,21 +360,40 @@ def _must_be_told(before: Mapping[str, int], wants: Mapping[str, int], shares: M
     )
 
 
-def _without(holders: Mapping[str, Holder], freed: Mapping[str, Collection[str]]) -> dict[str, Holder]:
+def _without(holders: Mapping[str, Holder], seen: Situation) -> dict[str, Holder]:
     """Return the holders without what was freed; those that hold nothing any more are left out."""
+    counted = _counted(holders, seen.gone)
     kept = dict(holders)
-    for one, kinds in freed.items():
+    for one, kinds in seen.freed.items():
         holder = kept.get(one)
-        if holder is None or any(one in other.taking for other in holders.values()):
+        if holder is None:
             continue
+        free = {kind for kind in kinds if is_rate(kind) or one in counted}
         left = replace(
             holder,
-            limits={kind: count for kind, count in holder.limits.items() if kind not in kinds},
-            shares={kind: count for kind, count in holder.shares.items() if kind not in kinds},
-            over={kind: count for kind, count in holder.over.items() if kind not in kinds},
+            limits={kind: count for kind, count in holder.limits.items() if kind not in free},
+            shares={kind: count for kind, count in holder.shares.items() if kind not in free},
+            over={kind: count for kind, count in holder.over.items() if kind not in free},
+            # What it was about to count was counted by those that took its builds over.
+            taking=() if one in counted else holder.taking,
         )
-        if left.shares or left.over:
+        if left.shares or left.over or left.taking:
             kept[one] = left
         else:
             del kept[one]
     return kept
+
+
+def _counted(holders: Mapping[str, Holder], gone: Collection[str]) -> set[str]:
+    """Return those of the dead without a build whose requests all are counted by others.
+
+    None of them is being taken over from, but perhaps by others of them: these count nothing any more.
+    """
+    counted = {one for one in gone if one in holders}
+    while True:
+        taken = {
+            owner for taker, holder in holders.items() if taker not in counted for owner in holder.taking
+        }
+        if not taken & counted:
+            return counted
+        counted -= taken

@@ -40,7 +40,8 @@ class Table:
         awaited: Collection[str] = (),
         freed: Mapping[str, Collection[str]] | None = None,
     ) -> Situation:
-        return Situation(self.now, self.use[name], self.live, awaited, freed or {})
+        gone = {one for one, kinds in (freed or {}).items() if VPC in kinds}
+        return Situation(self.now, self.use[name], self.live, awaited, freed or {}, gone)
 
     def turn(
         self,
@@ -233,8 +234,10 @@ def test_a_kind_that_only_others_limit_counts_as_well() -> None:
     table.stakes["a"].limits.clear()
     table.use["a"].clear()
     table.turn("a")
+    table.want("b", 0, 2)
     table.turn("b", awaited="ab")
     assert table.has() == {"a": 0, "b": 0}
+    table.want("b", 0, 0)
     table.stakes["a"].read(table.ledger, table.revision)
     assert table.stakes["a"].kinds() == {VPC}
     table.want("a", 2, 0)
@@ -343,6 +346,26 @@ def test_one_that_others_take_from_writes_itself_in_after_that() -> None:
     assert table.has() == {"a": 2, "b": 0}
 
 
+def test_two_that_take_from_each_other_do_not_wait_for_each_other() -> None:
+    """While it is suspended one still ends its taking over, and reserves what it counted by that."""
+    table = Table({VPC: 5}, "a", "b")
+    table.settle()
+    for taker, owner in ("ab", "ba"):
+        table.stakes[taker].taking[owner] = 1
+        table.turn(taker)
+        table.stakes[taker].suspend()
+    for taker in "ab":
+        assert not table.turn(taker)
+    table.stakes["a"].taking.clear()
+    table.want("a", 7)
+    assert table.turn("a")
+    assert table.stakes["a"].suspended
+    assert table.ledger.holders["a"].total(VPC) == 7
+    table.stakes["b"].taking.clear()
+    table.settle()
+    assert not any(stake.suspended for stake in table.stakes.values())
+
+
 def test_what_a_dead_one_holds_stays_reserved_until_it_is_freed() -> None:
     """Only then the living share it."""
     table = Table({VPC: 5}, "a", "b")
@@ -371,6 +394,21 @@ def test_nothing_is_freed_while_somebody_takes_over() -> None:
     table.turn("c")
     table.turn("b", freed={"a": {VPC}})
     assert (table.has()["b"], "a" in table.ledger.holders) == (1, False)
+
+
+def test_dead_ones_that_took_from_each_other_are_freed() -> None:
+    """What they were about to count was counted by those that took over from them."""
+    table = Table({VPC: 5}, "a", "b", "c")
+    table.settle()
+    for taker, owner in ("ab", "ba"):
+        table.stakes[taker].taking[owner] = 1
+        table.turn(taker)
+    table.live -= {"a", "b"}
+    table.turn("c", freed={"a": {VPC}})
+    assert set(table.ledger.holders) == {"a", "b", "c"}
+    table.turn("c", freed={"a": {VPC}, "b": {VPC}})
+    assert set(table.ledger.holders) == {"c"}
+    assert table.has()["c"] == 5
 
 
 def test_what_was_taken_over_gives_no_room_when_it_ends() -> None:
