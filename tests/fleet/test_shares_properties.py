@@ -140,7 +140,9 @@ class World:
             for request in sorted(requests - self.real):
                 if self.chance.random() < 0.7:
                     requests.discard(request)
-            if self.builds[build].owner == one.name and self.chance.random() < 0.5:
+            # What it has just taken over is not counted yet.
+            mine = self.builds[build].owner == one.name and not one.covering
+            if mine and self.chance.random() < 0.5:
                 self.builds[build].requests &= requests
 
     # ---- the document
