@@ -19,7 +19,7 @@ VERSION: Final = 1
 
 
 class Holder(Value, frozen=True):
-    """What one process holds; all mappings by kind."""
+    """Shares of one process; all mappings by kind."""
 
     name: str = ""
     """Key of its lease."""
@@ -94,7 +94,7 @@ def limits_of(rules: Iterable[LimitRule]) -> dict[str, int]:
 
 
 class Demand(NamedTuple):
-    """What one of those that divide a limit needs."""
+    """Needs of one of those that divide a limit."""
 
     wants: int
     has: int

@@ -35,7 +35,7 @@ log = Logger()
 
 @frozen
 class Reclaimed:
-    """What may be freed."""
+    """Shares that may be freed."""
 
     freed: Mapping[str, Collection[str]] = field(factory=dict)
     """Kinds that are not used any more, by instance."""

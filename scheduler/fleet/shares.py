@@ -45,7 +45,7 @@ PATIENCE: Final = 10.0
 
 
 class Situation(NamedTuple):
-    """What an instance knows when it decides."""
+    """Knowledge of an instance when it decides."""
 
     now: float
     """Time in seconds."""

@@ -9,9 +9,9 @@ Nobody claims anything before each live instance counts it; one that does not wi
 a version that does not share limits, and is not waited for.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
@@ -22,11 +22,13 @@ from scheduler.fleet.bucket import LeaseBucket, LedgerBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import LEASE, PERIOD
 from scheduler.fleet.ledger import Ledger, limits_of, rule_of
+from scheduler.fleet.parts import Parts, Quotas
 from scheduler.fleet.reclaiming import Reclaimed, Reclaimer
 from scheduler.fleet.shares import Situation, Stake
 from scheduler.jetstream.api import JetStream
-from scheduler.limiter import Part, Use
 from scheduler.runtime.logger import Logger
+
+__all__ = ["CHANGED", "Quotas", "Sharing"]
 
 CHANGED: Final = "scheduler.fleet.limits"
 """Subject on which an instance says that it has written the document."""
@@ -42,19 +44,6 @@ _OLD_READS: Final = 8
 """Reads of an older document after which the bucket counts as made again."""
 
 log = Logger()
-
-
-class Quotas(Protocol):
-    """The limits of this process, such as `dispatch.slots.Slots`."""
-
-    def use(self) -> Mapping[str, Use]:
-        """Return what is used of each limit, and waits for it, by kind."""
-
-    def adopt(self, rules: Sequence[LimitRule]) -> None:
-        """Replace the limits."""
-
-    def allot(self, parts: Mapping[str, Part]) -> None:
-        """Set this instance's parts of the limits, by kind."""
 
 
 class Sharing:
@@ -84,10 +73,7 @@ class Sharing:
         self._rules = tuple(rules)
         self._reclaimer = Reclaimer(fleet, LeaseBucket(js), unfinished)
         self._stake = Stake(fleet.instance, limits_of(self._rules))
-        self._foreign: frozenset[str] = frozenset()
-        """Kinds that only others limit."""
-        self._parts: dict[str, Part] = {}
-        """Parts as they were set last."""
+        self._parts = Parts(self._stake, quotas, self._rules)
         self._missing: dict[str, float] = {}
         """When each live instance was first seen without an entry in the document."""
         self._reclaimed = Reclaimed()
@@ -123,7 +109,7 @@ class Sharing:
         """
         if self.concerned:
             self._stake.suspend()
-            self._apply()
+            self._parts.apply(left=self._left)
             self._nudge()
 
     @asynccontextmanager
@@ -177,7 +163,7 @@ class Sharing:
         me = self._fleet.find(self._fleet.instance)
         self._stake.identify(self._fleet.name, 0 if me is None else me.revision)
         if self.concerned:
-            self._apply()
+            self._parts.apply(left=self._left)
             await self._try_step()
 
     async def run(self) -> None:
@@ -208,7 +194,7 @@ class Sharing:
             return
         self._left = True
         use = self._quotas.use()
-        self._apply()
+        self._parts.apply(left=self._left)
         try:
             while idle:
                 draft = self._stake.end(use)
@@ -312,14 +298,14 @@ class Sharing:
             self._stake.reset(ledger, revision)
             self._old_reads = 0
         self._stale = False
-        self._adopt()
-        self._apply()
+        self._parts.adopt()
+        self._parts.apply(left=self._left)
 
     async def _write(self, draft: Ledger) -> bool:
         """Write the document; returns whether that went through."""
         # What is given up counts from now on, as nobody knows when it is stored.
         self._stake.send(draft)
-        self._apply()
+        self._parts.apply(left=self._left)
         try:
             revision = await self._bucket.write(draft, expected=self._stake.revision)
         except WrongLastSequence:
@@ -328,40 +314,10 @@ class Sharing:
         self._stake.stored(revision)
         self._reclaimed = Reclaimed()
         self._next_write = trio.current_time() + BETWEEN
-        self._adopt()
-        self._apply()
+        self._parts.adopt()
+        self._parts.apply(left=self._left)
         try:
             self._bus.publish(CHANGED, self._fleet.instance.encode())
         except BusError as error:
             log.info("the others see the limits a little later", reason=str(error))
         return True
-
-    # ---- the limits of this process
-
-    def _adopt(self) -> None:
-        """Count what only others limit, too."""
-        foreign = frozenset(self._stake.kinds() - self._stake.limits.keys())
-        if foreign != self._foreign:
-            self._foreign = foreign
-            self._parts = {}
-            rules = [rule_of(kind, self._stake.limit(kind)) for kind in sorted(foreign)]
-            self._quotas.adopt([*self._rules, *rules])
-            log.info("limits of other instances hold here, too", limits=[str(rule) for rule in rules])
-
-    def _apply(self) -> None:
-        parts = {kind: self._part(kind) for kind in self._stake.kinds()}
-        if parts != self._parts:
-            self._parts = parts
-            self._quotas.allot(parts)
-
-    def _part(self, kind: str) -> Part:
-        stake, whole = self._stake, self._stake.limit(kind)
-        size = 0 if self._left else stake.capacity(kind)
-        if size == whole:
-            note = ""
-        elif stake.suspended:
-            note = "this instance does not know its part of them now"
-        else:
-            others = stake.ledger.total(kind, stake.ledger.holders.keys() - {stake.instance})
-            note = f"{size} of them for this instance, the others have {others}"
-        return Part(size, rule_of(kind, whole), note)

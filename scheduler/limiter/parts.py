@@ -23,7 +23,7 @@ class Part(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What an instance needs of a limit."""
+    """Need of an instance for a limit."""
 
     used: int = 0
     """Requests in flight, or begun within the last period."""

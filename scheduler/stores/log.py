@@ -84,6 +84,12 @@ class LogContext:
     waiting: dict["BuildLog", None] = field(factory=dict)
     """Logs with events that can wait for others."""
 
+    def note(self, log: "BuildLog", error: StoreError, *, written: bool) -> None:
+        """Take note that a log failed, before anything of its build is let go; ``written``: by this process."""
+        self.waiting.pop(log, None)
+        if written and isinstance(error, Fenced):
+            self.on_fenced()
+
     @property
     def record_bytes(self) -> int:
         """Most bytes that the events of a record take together; a larger event is put elsewhere."""
@@ -319,10 +325,10 @@ class BuildLog:
 
     def _fail(self, error: StoreError) -> None:
         self.failure = error
+        self._context.note(self, error, written=bool(self._queue.committed))
         self._round.set()
         self._queue.clear()
         self.departures.clear()
-        self._context.waiting.pop(self, None)
         self._waiters.wake_all()
         self.on_failure(error)
 

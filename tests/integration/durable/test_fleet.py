@@ -7,6 +7,7 @@ import pytest
 
 from integration.builds import build, component
 from integration.durable.conftest import SceneFactory
+from integration.durable.scene import Scene
 from integration.durable.shapes import line
 from integration.durable.shared import JSON, await_event, held
 
@@ -103,3 +104,30 @@ def test_one_that_is_stopped_in_order_hands_its_builds_over(start_scene: SceneFa
     scene.check()
     assert all(len(scene.recorder.requests(document["id"])) == 3 for document in documents)
     scene.end()
+
+
+def test_a_limit_holds_over_all_and_is_there_for_the_one_that_is_left(start_scene: SceneFactory) -> None:
+    """Two instances never have more in flight than the limit; after a kill the other one gets on with it."""
+    scene = start_scene()
+    limits = {"SCHEDULER_LIMITS": "net.create.*=2"}
+    first = scene.start(env={"SCHEDULER_INSTANCE": "first", **limits})
+    second = scene.start(env=limits)
+    documents = [waiting(f"limited-{number}") for number in range(6)]
+    scene.submit(*documents)
+    time.sleep(4)
+    assert in_flight(scene, documents) == 2
+    scene.kill(first)
+    second.await_log("another instance owns no builds any more: they are taken over", deadline=25)
+    time.sleep(2)
+    assert in_flight(scene, documents) == 2
+    scene.recorder.release("go")
+    for document in documents:
+        scene.submitter.done(document)
+    scene.settle()
+    scene.check()
+    scene.end()
+
+
+def in_flight(scene: Scene, documents: list[JSON]) -> int:
+    """Return how many of the requests that wait for the gate were sent."""
+    return sum(len(scene.recorder.requests(document["id"], "net::1")) for document in documents)
