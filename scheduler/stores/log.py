@@ -85,7 +85,7 @@ class LogContext:
     """Logs with events that can wait for others."""
 
     def note(self, log: "BuildLog", error: StoreError, *, written: bool) -> None:
-        """Take note that a log failed, before anything of its build is let go; ``written``: by this process."""
+        """Take note that a log failed, before its build is let go; ``written``: by this process."""
         self.waiting.pop(log, None)
         if written and isinstance(error, Fenced):
             self.on_fenced()
