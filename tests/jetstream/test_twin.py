@@ -334,6 +334,18 @@ async def test_a_full_stream_refuses_or_forgets(open_world: OpenWorld) -> None:
     assert (rolling.messages, rolling.bytes, rolling.first_sequence) == (1, 63, 2)
 
 
+async def test_a_stream_may_keep_the_last_of_each_subject_alone(open_world: OpenWorld) -> None:
+    """As buckets do: what stood there before is gone, and the numbers go on."""
+    async with open_world() as world:
+        await world.create(max_msgs_per_subject=1, discard="new")
+        for number in range(3):
+            await world.js.publish("s.a", b"%d" % number)
+        await world.js.publish("s.b", b"other")
+        first = await world.js.first("S", "s.*", from_sequence=1)
+        assert first is not None
+        assert (first.subject, first.sequence, first.data) == ("s.a", 3, b"2")
+
+
 async def test_pulling_what_is_there(open_world: OpenWorld) -> None:
     """Messages come with their place, and the server says when it has no more."""
     async with open_world() as world:
