@@ -32,9 +32,11 @@ from scheduler.journal.events import (
     Withdrawn,
 )
 from scheduler.journal.records import Elsewhere, Position, Status, decode_record
+from scheduler.recovery.crash_loops import RELEASE
 from simulation.bounds import Bounds
 from simulation.gating import DECISIONS, Gating, is_gate
 from simulation.gauges import Gauges
+from simulation.handing_over import HandingOver
 from simulation.knowledge import Attempt, Build, Component, Reply
 from simulation.labour import BOUNDLESS
 from simulation.ordering import Ordering
@@ -42,11 +44,12 @@ from simulation.pulses import Pulses
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies, subject_of
+from simulation.tenures import FINAL, Tenures
 from simulation.times import Times
 from simulation.trace import Step
 
 _LONG_ENOUGH = 5.0
-"""Seconds within which processes that are there know of each other."""
+"""Seconds within which processes learn that the logs are there again."""
 _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
 _READING = 0.5
@@ -83,13 +86,15 @@ class Checker:
             components = {change["_component_id"]: Component(change) for change in document["changes"]}
             build = self._builds[document["id"]] = Build(document, needed, components)
             build.most_failures = self._rulebook.most_failures(document)
+        self._interruptions: dict[str, list[tuple[float, str]]] = {}
+        self._handing_over = HandingOver(scenario, self._wrong, self._builds, self._interruptions)
         self._tokens: dict[str, tuple[str, str, str]] = {}
         self._orders: dict[str, tuple[float, str, str, str]] = {}
         """By where it is answered: when something was asked, the verb, the build, the component."""
-        self._worked: dict[str, float] = {}
-        """Since when a process has had builds."""
-        self._interruptions: dict[str, list[tuple[float, str]]] = {}
         self._pulses = Pulses(self._wrong, self._interruptions)
+        self._tenures = Tenures(
+            scenario.instances, scenario.cluster.servers, self._wrong, self._interruptions
+        )
         self._rules: dict[str, Callable[[Step], None]] = {
             "kept": self._kept,
             "request left": self._request_left,
@@ -111,6 +116,10 @@ class Checker:
             "reply arrived": lambda step: self._replies.arrived(step.detail, step.time),
             "beat arrived": lambda step: self._pulses.beat(step.detail, step.time),
             "back arrived": lambda step: self._pulses.returned(step.detail),
+            "stopping": lambda step: self._handing_over.stopping(step.who, step.time),
+            "lease left": lambda step: self._tenures.left(step.who, step.detail[3], step.time),
+            "lease kept": lambda step: self._tenures.kept(*step.detail[:4]),
+            "lease seen": lambda step: self._tenures.seen(step.who, *step.detail, now=step.time),
             "starts": lambda step: self._replies.started(step.who, step.time),
             "server gone": lambda step: self._replies.gone(step.time),
             "taken": self._taken,
@@ -144,6 +153,7 @@ class Checker:
             self._now = step.time
             if self._is_about_a_purged_build(step):
                 continue
+            self._handing_over.look(step.time)
             rule = self._rules.get(step.kind)
             if rule is not None:
                 rule(step)
@@ -183,6 +193,9 @@ class Checker:
         self._times.written(name, record.at)
         if any(not isinstance(event, Loading) for event in record.events):
             build.holder = who
+        begins = any(isinstance(event, Accepted | Loading | Retried) for event in record.events)
+        if who not in {build.owner, RELEASE} and not begins:
+            self._wrong(f"G7 {name}: {who} writes record {n}, and {build.owner} has the build")
         if headers.get("Scheduler-Status") != build.history.status.value:
             self._wrong(f"{name}: record {n} says {headers.get('Scheduler-Status')}")
         for event in record.events:
@@ -191,17 +204,15 @@ class Checker:
         self._position(name, build, record.position)
 
     def _taken_up(self, name: str, build: Build, n: int, who: str) -> None:
-        """A build is not taken away from a process that works, as far as the two can know of each other."""
+        """Check that a build is taken from a process which has lost it; nobody else's records come later."""
         before = build.instances[n - 2]
-        # What one decided when it began may be long in coming: only who has been at work knows the others.
-        at_work = self._worked.setdefault(who, self._now) < self._now - _LONG_ENOUGH
-        if who != before and at_work and self._is_there(before) and self._is_there(who):
-            self._wrong(f"G7 {name}: {who} takes it away from {before}, which works")
-
-    def _is_there(self, who: str) -> bool:
-        """Tell whether nothing has separated a process from others for a while."""
-        time, kind = self._interruptions[who][-1]
-        return kind in {"connected", "heard"} and time < self._now - _LONG_ENOUGH
+        if before not in {who, RELEASE}:
+            ground = self._tenures.ground(who, before, self._now)
+            if ground is None:
+                self._wrong(f"G7 {name}: {who} takes it away from {before}, whose lease holds")
+            build.ground, build.taken_from = ground, before
+            build.stray.clear()
+        build.owner = who
 
     def _position(self, name: str, build: Build, position: Position) -> None:
         """Every reply up to the position is in the log, or nobody waits for it."""
@@ -219,8 +230,8 @@ class Checker:
     def _event(self, name: str, build: Build, n: int, who: str, event: Any) -> None:
         match event:
             case Accepted():
-                self._worked.setdefault(who, self._now)
                 build.loaded[who] = n
+                build.owner = who
                 self._times.taken_up(name, who, self._now)
                 self._ordering.accepted(build)
                 self._gating.note_due(name, build, self._now)
@@ -318,6 +329,7 @@ class Checker:
             case Retried(components=components, run=run):
                 afresh = run > build.last_run
                 if afresh:
+                    build.owner = who
                     build.last_run, build.paused_at = run, 0
                     self._load(build, n, who)
                     self._gauges.reopened(build.document["id"])
@@ -492,6 +504,9 @@ class Checker:
             self._wrong(f"G2 {name}: {component} leaves before {missing} is completed")
         if who in build.fenced:
             self._wrong(f"G7 {name}: {component} is sent by {who}, which is fenced")
+        self._tenures.sends(who, f"{component} of {name}", self._now)
+        if who != build.owner:
+            self._sent_by_a_stranger(name, build, identity, who)
         if build.knows(who, build.settled_at.get(component, 0)):
             self._wrong(f"G3 {name}: {component} is sent after its outcome")
         if build.knows(who, attempt.ended_at):
@@ -515,6 +530,13 @@ class Checker:
         self._pulses.sent(identity, step.time)
         attempt.unheard = False
 
+    def _sent_by_a_stranger(self, name: str, build: Build, identity: str, who: str) -> None:
+        """A process may not know yet that it has lost a build: then it sends what it began, and once."""
+        if who != build.taken_from or build.ground in FINAL or identity in build.stray:
+            why = "" if build.ground is None else f": {build.ground.value}"
+            self._wrong(f"G7 {name}: {identity} is sent by {who}, and {build.owner} has the build{why}")
+        build.stray.add(identity)
+
     def _sent_again(self, name: str, build: Build, component: str, one: Attempt, who: str) -> None:
         if one.unheard or self._pulses.takes(one.id):
             return
@@ -525,7 +547,10 @@ class Checker:
         if any(reply.time < build.loaded_at.get(who, 0.0) for reply in one.replies):
             self._wrong(f"G4 {name}: {component} is sent again, and its reply had been captured")
         if before != who:
-            return  # who takes a build over cannot know
+            # Who takes a build over cannot know, and does it once.
+            if who == build.owner and build.loaded.get(who, 0) < one.started_at:
+                self._wrong(f"G4 {name}: {one.id} is sent by {who}, and had left from {before}")
+            return
         if resend == "never":
             self._wrong(f"G4 {name}: {component} is sent again, which it never should be")
         lost = [at for at, kind in self._interruptions.get(who, ()) if kind == "lost" and at >= when]
@@ -766,6 +791,8 @@ class Checker:
 
     def _fails(self, step: Step) -> None:
         if "LogMissing" in step.detail and (self._log_gone or self._now < self._log_back_at + _LONG_ENOUGH):
+            return
+        if step.detail.startswith("Superseded") and self._tenures.is_replaced(step.who):
             return
         self._wrong(f"{step.who} fails: {step.detail}")
 

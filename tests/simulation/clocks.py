@@ -13,7 +13,8 @@ import trio
 from attrs import define, field, frozen
 from support.fake_jetstream import DAY_ZERO, SECOND
 
-from simulation.processes import WHO, Process
+from simulation.processes import Process
+from simulation.who import WHO
 
 SHORTEST = 120.0
 """Seconds by which a clock is wrong at least, where it is: what the checker tells from a slow world."""

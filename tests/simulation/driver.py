@@ -22,14 +22,17 @@ from scheduler.stores.jetstream import JetStreamStore
 from simulation import determinism
 from simulation.clocks import Clocks
 from simulation.connectors import TYPES, Connector
+from simulation.drifting import drifting
 from simulation.faults import Faults
+from simulation.freezing import Freezer
 from simulation.memory import Memory
 from simulation.network import SimBus
 from simulation.operators import Operator
-from simulation.processes import WHO, Process
+from simulation.processes import Process
 from simulation.scenario import Scenario, Submission, imagine, subject_of
 from simulation.shadow import Shadow
 from simulation.trace import Trace
+from simulation.who import WHO
 from simulation.world import World
 
 JSON: TypeAlias = dict[str, Any]
@@ -68,6 +71,7 @@ class Driver:
         self.world.broker.size = scenario.cluster.servers
         self.memory = Memory()
         self.clocks = Clocks(scenario.clocks)
+        self.freezer = Freezer()
         self.processes: list[Process] = []
         self.connectors = [
             Connector(self.world, f"{kind}-connector", kind, manners, scenario.pulse)
@@ -118,7 +122,7 @@ class Driver:
                 await connector.start()
             await self.client.connect()
             jetstream.kept = self._kept
-            self.start()
+            self._start_all()
             for submission in self.scenario.submissions:
                 self._submitting += 1
                 nursery.start_soon(self._submit, submission)
@@ -176,11 +180,23 @@ class Driver:
 
     # Processes.
 
-    def start(self) -> None:
-        """Start one more process of the service."""
+    def _start_all(self) -> None:
+        number, named = self.scenario.instances.number, self.scenario.instances.named
+        names = [f"i{position}" if named else "" for position in range(number)]
+        self.start(names[0])
+        for name in names[1:]:
+            self.world.later.after(self.rng.uniform(0.0, 1.0), partial(self.start, name))
+
+    def start(self, instance: str = "") -> None:
+        """Start one more process of the service.
+
+        Args:
+            instance: name of a process before it, which it is to have, too.
+        """
         assert self._nursery is not None
-        process = Process(self, f"s{len(self.processes) + 1}")
-        self.clocks.started(process, len(self.processes))
+        number, rates = len(self.processes), self.scenario.instances.rates
+        process = Process(self, f"s{number + 1}", instance, rates[number % len(rates)])
+        self.clocks.started(process, number)
         self.processes.append(process)
         self._nursery.start_soon(process.run, name=process.name)
 
@@ -192,7 +208,7 @@ class Driver:
     def start_another(self) -> None:
         """Start one where none is left."""
         if not self.living():
-            self.start()
+            self.start(self.processes[-1].instance)
 
     def living(self) -> list[Process]:
         """The processes that are there."""
@@ -246,6 +262,7 @@ def simulate(seed: int) -> Driver:
         with (
             driver.memory.watched(),
             driver.clocks.in_use(),
+            drifting(),
             Shadow(driver.differs).watching(),
             mock.patch.object(scheduler.process, "JetStreamStore", store),
         ):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from support.fake_jetstream import NO_ROOM, UNAVAILABLE
 
+from scheduler.fleet.bucket import STREAM
 from scheduler.jetstream.streams import REPLIES
 from simulation.processes import Process
 from simulation.scenario import MOMENTS, Fault
@@ -49,7 +50,10 @@ class Faults:
         broker.jetstream.leaderless.clear()
         broker.jetstream.refusal = None
         broker.jetstream.no_room = False
-        broker.slow_disk = 0.0
+        broker.slow_disk = broker.slow_leases = 0.0
+        broker.apart = None
+        for process in self._driver.living():
+            process.go_on()
         for job in self._driver.on_heal:
             job()
         self._trace.add("healed")
@@ -63,57 +67,158 @@ class Faults:
         victim = self._victim(fault.number)
         if victim is not None:
             victim.kill()
-        await self._restart_later(fault.seconds)
+        await self._restart_later(fault, victim)
 
     async def _crash_at(self, fault: Fault, _: float) -> None:
         """Kill it right after a step of the trace: the moments that matter are few and short."""
-        await self._moment(fault, lambda victim: victim.kill())
-        await self._restart_later(fault.seconds)
+        await self._restart_later(fault, await self._moment(fault, lambda victim: victim.kill()))
 
     async def _cut_at(self, fault: Fault, _: float) -> None:
         """Cut its connection there: what it has just written is lost, or comes much later."""
         late = fault.seconds if fault.number % 2 else 0.0
         await self._moment(fault, lambda victim: self._world.cut_off(victim.bus, late))
 
-    async def _moment(self, fault: Fault, strike: Callable[[Process], None]) -> None:
-        """Wait for the step of the trace that a fault is aimed at, and do it there."""
+    async def _moment(self, fault: Fault, strike: Callable[[Process], None]) -> Process | None:
+        """Wait for the step of the trace that a fault is aimed at, and do it there; returns the victim."""
         moment = fault.moment or MOMENTS[fault.number % len(MOMENTS)]
         which = fault.number // len(MOMENTS) % (4 if fault.moment else 7)
         reached = trio.Event()
         add = self._trace.add
         seen = 0
+        struck: Process | None = None
 
-        def watch(kind: str, *args: Any, **more: Any) -> None:
-            nonlocal seen
-            add(kind, *args, **more)
+        def watch(kind: str, who: str = "", *args: Any, **more: Any) -> None:
+            nonlocal seen, struck
+            add(kind, who, *args, **more)
             if kind == moment and not reached.is_set():
                 seen += 1
                 if seen > which:
                     reached.set()
-                    victim = self._victim(fault.number)
-                    if victim is not None:
-                        strike(victim)
+                    struck = self._whose(who, fault.number)
+                    if struck is not None:
+                        strike(struck)
 
         self._trace.add = watch  # type: ignore[method-assign]
         with trio.move_on_at(self._driver.scenario.heals_at):
             await reached.wait()
         reached.set()
+        return struck
 
-    async def _restart_later(self, seconds: float) -> None:
-        await trio.sleep(min(seconds, 5.0))
-        self._driver.start_another()
+    def _whose(self, who: str, number: int) -> Process | None:
+        """Find the process that does something, mostly, where there are several."""
+        living = self._driver.living()
+        mine = [process for process in living if process.name == who]
+        return mine[0] if mine and number % 4 else self._victim(number)
+
+    async def _restart_later(self, fault: Fault, victim: Process | None) -> None:
+        await trio.sleep(min(fault.seconds, 5.0))
+        several = self._driver.scenario.instances.number > 1
+        if several and victim is not None and fault.number % 3:
+            self._driver.start(victim.instance)
+        else:
+            self._driver.start_another()
 
     async def _drain(self, fault: Fault, _: float) -> None:
         victim = self._victim(fault.number)
-        if victim is None:
-            return
+        if victim is not None:
+            await self._end(victim)
+            await self._restart_later(fault, victim)
+
+    async def _end(self, victim: Process) -> None:
+        """SIGTERM, and wait."""
         self._trace.add("stopping", victim.name)
         if victim.service is None or not victim.service.ready:
             victim.kill()
         else:
             victim.service.stop()
             await victim.over.wait()
-        await self._restart_later(fault.seconds)
+
+    async def _stop(self, fault: Fault, _: float) -> None:
+        """SIGTERM at a step of the trace."""
+        stopped: list[Process] = []
+        victim = await self._moment(fault, stopped.append)
+        if victim is not None:
+            await self._end(victim)
+            await self._restart_later(fault, victim)
+
+    async def _rolling(self, fault: Fault, _: float) -> None:
+        """All of them are stopped and started anew, one after another."""
+        for victim in self._driver.living():
+            if victim.alive:
+                await self._end(victim)
+                await trio.sleep(min(fault.seconds, 0.5))
+                self._driver.start(victim.instance)
+                await trio.sleep(fault.seconds)
+
+    async def _replace(self, fault: Fault, _: float) -> None:
+        """Kill one, and start another in its place at once."""
+        victim = self._victim(fault.number)
+        if victim is not None:
+            victim.kill()
+            await trio.sleep(fault.seconds / 10)
+            self._driver.start(victim.instance)
+
+    async def _twin(self, fault: Fault, _: float) -> None:
+        """Start one in the place of another that has not ended; it may stand still."""
+        paused = [process for process in self._driver.living() if process.paused]
+        victim = paused[0] if paused else self._victim(fault.number)
+        if victim is not None:
+            self._driver.start(victim.instance)
+        await trio.lowlevel.checkpoint()
+
+    async def _pause(self, fault: Fault, _: float) -> None:
+        """A process stands still, right after a step of the trace or at any time; its lease may run out."""
+
+        def strike(victim: Process) -> None:
+            victim.pause()
+            if fault.seconds > _COUNTS_AS_GONE and fault.number % 3 == 0:
+                self._world.later.after(fault.seconds / 2, lambda: self._hang_up(victim))
+
+        if fault.moment:
+            victim = await self._moment(fault, strike)
+        elif (victim := self._victim(fault.number)) is not None:
+            strike(victim)
+        await trio.sleep(min(fault.seconds, max(0.0, self._driver.scenario.heals_at - trio.current_time())))
+        if victim is not None:
+            victim.go_on()
+
+    def _hang_up(self, victim: Process) -> None:
+        if victim.alive and victim.paused:
+            self._world.hang_up(victim.bus)
+
+    async def _partition(self, fault: Fault, until: float) -> None:
+        """A process and some servers do not reach each other; mostly it is all servers."""
+        victim = self._victim(fault.number)
+        size = self._world.broker.size
+        if victim is not None:
+            servers = frozenset(range(size) if fault.number % 3 else (fault.number % size,))
+            self._trace.add("partition", victim.name, detail=(sorted(servers), until))
+            self._world.cut_off_from(victim.bus, servers, until)
+            self._world.cut_off_from(victim.listener, servers, until)
+        await trio.sleep(until)
+
+    async def _server_apart(self, fault: Fault, until: float) -> None:
+        """A server and the others do not hear each other; who is connected to it stays so."""
+        broker = self._world.broker
+        victim = self._victim(fault.number)
+        if broker.apart is None and victim is not None and not broker.gone:
+            broker.apart = victim.bus.server
+            self._trace.add("server apart", detail=broker.apart)
+            await trio.sleep(until)
+            broker.apart = None
+
+    async def _leases_leaderless(self, _: Fault, until: float) -> None:
+        """The bucket of the leases has no leader: it is neither read nor written."""
+        leaderless = self._world.broker.jetstream.leaderless
+        leaderless.add(STREAM)
+        await trio.sleep(until)
+        leaderless.discard(STREAM)
+
+    async def _leases_late(self, fault: Fault, until: float) -> None:
+        """What is written to the bucket of the leases is stored late."""
+        self._world.broker.slow_leases = (1.0, 4.0, 6.0)[fault.number % 3]
+        await trio.sleep(until)
+        self._world.broker.slow_leases = 0.0
 
     async def _second(self, fault: Fault, _: float) -> None:
         """Another instance starts; the first one may go silent, for short or until it counts as gone."""

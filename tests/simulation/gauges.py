@@ -17,6 +17,8 @@ from simulation.scenario import Scenario
 
 _QUIET = {"connector dies", "cut connector", "cut client", "consumers", "clock"}
 """Faults that keep no request from leaving soon after it has its slot."""
+_MORE_AT_WORK = {"second", "twin", "pause"}
+"""Faults beside which two processes may be at work, each with limits of its own."""
 _UNDER_WAY = 3.0
 """Seconds that may lie between the slot of a request and its departure, where all is well."""
 _RECORDS = 2
@@ -53,6 +55,9 @@ class Gauges:
         self._flights: dict[str, _Flight] = {}
         """By attempt."""
         self._own = {build["id"]: _Own(rulebook.own_limits(build)) for build in scenario.builds}
+        lonely = scenario.instances.number == 1
+        self._across = lonely and not {fault.kind for fault in scenario.faults} & _MORE_AT_WORK
+        """Whether limits hold over all processes, those that have ended included."""
         self._quiet = all(fault.kind in _QUIET for fault in scenario.faults)
         self._starts: dict[tuple[str, str, LimitRule], list[float]] = {}
         """Times of requests by process, build (for its own limits; new in each run) and rate."""
@@ -100,7 +105,10 @@ class Gauges:
             return
         if rule.period is None:
             flying = sum(
-                rule.matches(one.subject) and one.who == who and one.until > now and name in {"", one.build}
+                rule.matches(one.subject)
+                and (self._across or one.who == who)
+                and one.until > now
+                and name in {"", one.build}
                 for one in self._flights.values()
             )
             if flying > rule.count:
@@ -135,10 +143,14 @@ class Gauges:
 
     def taken_up(self, name: str, who: str) -> None:
         """A process has taken a build up: nobody else has it."""
+        if self._across:
+            return
         self._drop(lambda one: one.build == name and one.who != who)
 
     def gone(self, who: str) -> None:
         """A process has ended."""
+        if self._across:
+            return
         self._drop(lambda one: one.who == who)
 
     def _drop(self, which: Callable[[_Flight], bool]) -> None:

@@ -6,6 +6,8 @@ from typing import Any, TypeAlias
 from attrs import define, field, frozen
 
 from scheduler.journal.history import History
+from scheduler.journal.records import Status
+from simulation.tenures import Ground
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -115,6 +117,14 @@ class Build:
     """Of each process: the number of the record that it wanted to append last."""
     fenced: set[str] = field(factory=set)
     runs: dict[int, Run] = field(factory=dict)
+    owner: str = ""
+    """Process that accepted it, or took it up last."""
+    taken_from: str = ""
+    """Process that had it before."""
+    ground: Ground | None = None
+    """Why it was taken from that one."""
+    stray: set[str] = field(factory=set)
+    """Attempts that this one has sent since."""
     holder: str = ""
     """Which process wrote the last record that says more than that it is about to take it up."""
     purged_at: float | None = None
@@ -125,6 +135,11 @@ class Build:
     def run(self, number: int) -> Run:
         """Return the knowledge about a run."""
         return self.runs.setdefault(number, Run())
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether its run is over, and its report is out."""
+        return self.history.status is Status.REPORTED
 
     def knows(self, who: str, n: int) -> bool:
         """Tell whether a process must know a record: it wrote it, or took the build up after it."""

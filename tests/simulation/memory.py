@@ -10,7 +10,8 @@ from weakref import ref
 from attrs import define, field
 
 from scheduler.walk import Walk
-from simulation.processes import WHO, Process
+from simulation.processes import Process
+from simulation.who import WHO
 
 
 @define(eq=False)

@@ -112,6 +112,12 @@ class SimBus(Endpoint):
         """The server of the cluster that it is, or was last, connected to."""
         self.avoided: Callable[[], int | None] = lambda: None
         """Gives a server that is not to be taken while there is another one."""
+        self.cut_from: frozenset[int] = frozenset()
+        """Servers that it does not reach."""
+        self.frozen = False
+        """Whether its process stands still."""
+        self._missed: Link | None = None
+        """Connection that broke meanwhile."""
         self.lost_at = -math.inf
         self._came_up = trio.Event()
         self._pumping = False
@@ -138,9 +144,9 @@ class SimBus(Endpoint):
 
     def _connect(self) -> None:
         broker = self._world.broker
-        if self.dead or self.link is not None:
+        if self.dead or self.frozen or self.link is not None:
             return
-        server = self._choose(broker.servers())
+        server = self._choose([server for server in broker.servers() if server not in self.cut_from])
         if server is None:
             pause = self._world.rng.uniform(0, self._delay)
             self._delay = min(2 * self._delay, _LAST_DELAY)
@@ -184,6 +190,9 @@ class SimBus(Endpoint):
         """The client notices that its connection is gone, and makes another one."""
         if link is not self.link:
             return
+        if self.frozen:
+            self._missed = link
+            return
         link.up.close()
         link.down.close()
         if self._greeted:
@@ -192,6 +201,32 @@ class SimBus(Endpoint):
         self._greeted = False
         self.lost_at = trio.current_time()
         self._world.later.after(self._world.rng.uniform(0.0, 2 * self._delay), self._connect)
+
+    def reach(self) -> None:
+        """Reach all servers again."""
+        self.cut_from = frozenset()
+        self._world.later.after(self._world.rng.uniform(0.0, self._delay), self._connect)
+
+    def freeze(self) -> None:
+        """Its process stands still: what comes in waits, and nothing leaves that has not left."""
+        self.frozen = True
+        if self.link is not None:
+            self.link.down.stalled = True
+
+    def thaw(self) -> None:
+        """Its process goes on, and its connection may be faster than anything else there."""
+        self.frozen = False
+        missed, self._missed = self._missed, None
+        if self._world.rng.random() < 0.5:
+            self._pump()
+        else:
+            self._work()
+        if missed is not None:
+            self.lose(missed)
+        elif self.link is not None:
+            self.link.down.resume()
+        else:
+            self._connect()
 
     def die(self, keep: int) -> None:
         """The process is killed: of what it has written ``keep`` messages still arrive, and nothing else."""
@@ -235,7 +270,7 @@ class SimBus(Endpoint):
     def _pump(self) -> None:
         self._pumping = False
         link = self.link
-        if link is None or not self._greeted:
+        if link is None or not self._greeted or self.frozen:
             return
         while (command := self.outbox.take_command()) is not None:
             if isinstance(command, Barrier):
@@ -247,7 +282,7 @@ class SimBus(Endpoint):
                     link.up.send(("UNSUB", sid))
                 else:
                     link.up.send(("SUB", sid, rest[0], rest[1] if len(rest) == 3 else ""))
-        self.outbox.checked()
+        self._guard()
         if link is not self.link:
             return
         # Whoever is killed in the middle of it writes no more.
@@ -258,6 +293,13 @@ class SimBus(Endpoint):
                 message = _parse(item)
                 self._world.left(self.name, message)
                 link.up.send(("PUB", message))
+
+    def _guard(self) -> None:
+        """Let the process have a last look before messages leave."""
+        token = self._enter() if self._enter is not None else None
+        self.outbox.checked()
+        if token is not None:
+            token.var.reset(token)
 
     def _ask(self, link: Link, barrier: Barrier) -> None:
         self._asked[barrier] = None

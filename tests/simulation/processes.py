@@ -1,6 +1,5 @@
 """The processes of the service: each on a connection of its own, to be killed at any moment."""
 
-from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from attrs import define, field
 from scheduler.process import open_store
 from scheduler.service import Service
 from simulation.network import SimBus, SimListener
+from simulation.who import WHO
 
 if TYPE_CHECKING:
     from simulation.driver import Driver
@@ -22,6 +22,10 @@ class Process:
 
     driver: "Driver"
     name: str
+    instance: str = ""
+    """Name that the process before it had, too, and the one after it will have; empty where there is none."""
+    rate: float = 1.0
+    """Seconds that pass on its clock in a second."""
     bus: SimBus = field(init=False)
     listener: SimListener = field(init=False)
     service: Service | None = None
@@ -38,7 +42,7 @@ class Process:
         WHO.set(self)
         trace = self.driver.trace
         trace.add("starts", self.name)
-        settings = attrs.evolve(self.driver.settings, name=self.name)
+        settings = attrs.evolve(self.driver.settings, name=self.name, instance=self.instance)
         try:
             with self.scope:
                 await self.bus.connect()
@@ -64,7 +68,29 @@ class Process:
             self.driver.trace.add("killed", self.name)
             self.bus.die(keep=self.driver.world.rng.choice((0, 1, 1_000_000)))
             self.listener.die(keep=0)
+            self.driver.freezer.thaw(self)
             self.scope.cancel()
+
+    def pause(self) -> None:
+        """SIGSTOP: in this very moment, wherever it is."""
+        if self.alive and not self.paused:
+            self.driver.trace.add("paused", self.name)
+            self.bus.freeze()
+            self.listener.freeze()
+            self.driver.freezer.freeze(self)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        if self.alive and self.paused:
+            self.driver.trace.add("goes on", self.name)
+            self.driver.freezer.thaw(self)
+            self.bus.thaw()
+            self.listener.thaw()
+
+    @property
+    def paused(self) -> bool:
+        """Whether it stands still."""
+        return self.bus.frozen
 
     def holds(self, build: str) -> bool:
         """Tell whether it has a build, or is about to."""
@@ -74,10 +100,6 @@ class Process:
     def alive(self) -> bool:
         """Whether it runs."""
         return not self.over.is_set() and not self.bus.dead
-
-
-WHO: ContextVar[Process | None] = ContextVar("WHO", default=None)
-"""The process that a task belongs to."""
 
 
 def _unwrapped(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
 from simulation.gates import put_gates
+from simulation.instances import Instances, instances
 from simulation.labour import laborious
 from simulation.operating import Operating, operate, spoil
 from simulation.pulses import Pulse, pulsate
@@ -104,6 +105,8 @@ class Scenario:
     """Faults of the processes' clocks."""
     cluster: Cluster
     """The servers of the broker."""
+    instances: Instances
+    """The processes that share the builds."""
     operating: Operating
     """How builds are to be run, and what operators ask for."""
     pulse: Pulse
@@ -130,8 +133,8 @@ def imagine(seed: int) -> Scenario:
         at = min(heals_at, rng.choice((rng.uniform(0.3, 6.0), rng.uniform(0.3, heals_at))))
         seconds = rng.choice((rng.uniform(0.01, 1.0), rng.uniform(0.5, 5.0), rng.uniform(2.0, 20.0)))
         faults.append(Fault(at, rng.choice(FAULTS), seconds, rng.randrange(1000)))
-    calm = Manners(failing=0.0, mute=0.0, slow=0.0, again=0.0, foreign=0.0)
-    manners = tuple(calm if rng.random() < 0.4 else _manners(rng) for _ in TYPES)
+    friendly = Manners(failing=0.0, mute=0.0, slow=0.0, again=0.0, foreign=0.0)
+    manners = tuple(friendly if rng.random() < 0.4 else _manners(rng) for _ in TYPES)
     begin = {builds[one.build]["id"]: one.at for one in reversed(submissions) if not one.altered}
     wide = widen(seed, builds[0])
     operating = operate(seed, builds, begin, heals_at)
@@ -176,6 +179,12 @@ def imagine(seed: int) -> Scenario:
             # Nothing but the one can hold the others up.
             faults, clocks, servers = [], Disorder(), Cluster()
             operating = evolve(operating, rules="", orders=(), strikes=(), max_bytes=0)
+    calm = bool(servers.alone or (heavy is not None and not faults))
+    several = instances(seed, first, servers.servers, calm=calm)
+    if several.orderly:
+        faults = [fault for fault in faults if fault.kind in HARMLESS]
+    faults += [Fault(one.at, one.kind, one.seconds, one.number, one.moment) for one in several.troubles]
+    heals_at = max(heals_at, several.until)
     return Scenario(
         seed=seed,
         builds=builds,
@@ -189,6 +198,7 @@ def imagine(seed: int) -> Scenario:
         manners=manners,
         clocks=clocks,
         cluster=servers,
+        instances=several,
         operating=operating,
         pulse=pulse,
     )

@@ -14,6 +14,7 @@ from support.fake_jetstream import FakeJetStream, Kept, Later, Stream
 
 from scheduler.bus import Message
 from scheduler.bus.subjects import matches
+from scheduler.fleet.bucket import LEASES
 from scheduler.jetstream.rivals import PROBE_SUBJECT
 from scheduler.jetstream.streams import SENTINEL
 from simulation.network import Item, Lane, Link, SimBus
@@ -39,9 +40,14 @@ class Broker:
         self._wild: dict[int, list[tuple[list[str], Link, int, str]]] = {}
         """By the number of tokens, 0 for those that end with ``>``."""
         self._postponed: list[Published] = []
+        self.apart: int | None = None
+        """Server that hears nothing of the others, nor they of it; streams are theirs."""
         self.slow_disk = 0.0
         """Seconds that storing a message may take."""
+        self.slow_leases = 0.0
+        """The same, for what is stored in the bucket of the leases."""
         self._disk = Lane(world, self.jetstream.take)
+        self._bucket = Lane(world, self.jetstream.take)
 
     def when_up(self, job: Callable[[], None]) -> None:
         """Call ``job`` once when the broker is there again."""
@@ -80,6 +86,7 @@ class Broker:
         self.jetstream.restart()
         self._postponed.clear()
         self._disk = Lane(self.world, self.jetstream.take)
+        self._bucket = Lane(self.world, self.jetstream.take)
 
     def restart(self) -> None:
         """Be there again."""
@@ -126,10 +133,17 @@ class Broker:
 
     def _publish(self, link: Link, message: Published) -> None:
         self.world.arrived(link.bus.name, message)
-        if self.jetstream.silent and not message.subject.startswith("$JS.") and self.world.rng.random() < 0.3:
-            self._postponed.append(message)
-        heard = self._store(message)
-        heard = self.route(message.subject, message) or heard
+        if link.server == self.apart:
+            # Whether its own part of a stream still listens, nobody can tell.
+            streams = message.subject.startswith("$JS.") or self._is_stored(message.subject)
+            heard = streams and self.world.rng.random() < 0.8
+            heard = self.route(message.subject, message, apart=True) or heard
+        else:
+            stored = not message.subject.startswith("$JS.")
+            if self.jetstream.silent and stored and self.world.rng.random() < 0.3:
+                self._postponed.append(message)
+            heard = self._store(message)
+            heard = self.route(message.subject, message) or heard
         if not heard and message.reply:
             for sid, (pattern, _) in link.interests.items():
                 if matches(pattern, message.reply):
@@ -139,11 +153,17 @@ class Broker:
 
     def _store(self, message: Published) -> bool:
         """Show a message to the streams, in the order in which they come."""
+        if message.subject.startswith("$KV.") and (self.slow_leases or len(self._bucket)):
+            self._bucket.send(message, self.world.rng.uniform(0.0, self.slow_leases))
+            return True
         takes = (self.slow_disk or len(self._disk)) and not message.subject.startswith("$JS.")
-        if takes and any(stream.takes(message.subject) for stream in self.jetstream.streams.values()):
+        if takes and self._is_stored(message.subject):
             self._disk.send(message, self.world.rng.uniform(0.0, self.slow_disk))
             return True
         return self.jetstream.take(message)
+
+    def _is_stored(self, subject: str) -> bool:
+        return any(stream.takes(subject) for stream in self.jetstream.streams.values())
 
     def _subscribe(self, link: Link, sid: int, pattern: str, queue: str) -> None:
         link.interests[sid] = (pattern, queue)
@@ -179,12 +199,24 @@ class Broker:
 
     def interested(self, to: str) -> bool:
         """As the streams ask."""
-        return bool(self._listeners(to))
+        return bool(self._heard_by(to))
 
-    def route(self, to: str, message: Published) -> bool:
-        """Send a message to whoever listens, one of each queue group; says whether there was anybody."""
-        groups: dict[str, list[tuple[Link, int]]] = {}
+    def _heard_by(self, to: str, *, apart: bool = False) -> list[tuple[Link, int, str]]:
         listeners = self._listeners(to)
+        if self.apart is None:
+            return listeners
+        return [one for one in listeners if (one[0].server == self.apart) == apart]
+
+    def route(self, to: str, message: Published, *, apart: bool = False) -> bool:
+        """Send a message to whoever listens, one of each queue group; says whether there was anybody.
+
+        Args:
+            to: subject that is listened to.
+            message: what is sent.
+            apart: whether it comes from the server that the others do not hear.
+        """
+        groups: dict[str, list[tuple[Link, int]]] = {}
+        listeners = self._heard_by(to, apart=apart)
         shown = Message(message.subject, message.data, message.reply, message.headers)
         for link, sid, queue in listeners:
             if queue:
@@ -278,6 +310,22 @@ class World:
         else:
             self.later.after(patience, give_up)
 
+    def cut_off_from(self, bus: SimBus, servers: frozenset[int], seconds: float) -> None:
+        """A client and some servers hear nothing of each other for so long."""
+        bus.cut_from |= servers
+        if bus.link is not None and bus.link.server in servers:
+            self.silence(bus, seconds, both=True)
+        self.later.after(seconds, bus.reach)
+
+    def hang_up(self, bus: SimBus) -> None:
+        """The broker gives a connection up; its client notices, when it can."""
+        link = bus.link
+        if link is not None:
+            self.broker.forget(link)
+            link.up.close()
+            link.down.close()
+            bus.lose(link)
+
     def drop_slow(self, bus: SimBus) -> None:
         """The broker hangs up on a client that reads too slowly: what waits for it is lost."""
         link = bus.link
@@ -299,6 +347,8 @@ class World:
         """A process writes a message to its connection."""
         if message.subject.startswith("_INBOX.client") and b'"status":"accepted"' in message.data:
             self.trace.add("accepted left", who, json.loads(message.data)["id"])
+        elif message.subject.startswith(LEASES):
+            self.trace.add("lease left", who, detail=_lease(message.subject, message.data))
         self._note("left", who, message)
 
     def arrived(self, who: str, message: Published) -> None:
@@ -308,6 +358,8 @@ class World:
             self.trace.add("beat arrived", who, detail=json.loads(message.data)["message"])
         elif message.subject.startswith("scheduler.returned."):
             self.trace.add("back arrived", who, detail=json.loads(message.data)["attempts"])
+        elif message.subject.startswith(LEASES):
+            self.trace.add("lease arrived", who, detail=_lease(message.subject, message.data))
         elif self.broker.size > 1 and who.endswith("-connector"):
             self.trace.add("reply arrived", who, detail=json.loads(message.data)["serial"])
 
@@ -347,6 +399,9 @@ class World:
         """A message is handed to a process."""
         if message.data.startswith(_READ_BACK):
             kept = json.loads(message.data).get("message", {})
+            if kept.get("subject", "").startswith(LEASES):
+                detail = (kept["subject"][len(LEASES) :], kept["seq"])
+                self.trace.add("lease seen", who, detail=detail)
             if kept.get("subject", "").startswith("scheduler.log.") and kept["subject"] != SENTINEL:
                 head = base64.b64decode(kept.get("hdrs", "")).decode()
                 record = head.partition("Scheduler-Record: ")[2].partition("\r\n")[0]
@@ -354,6 +409,15 @@ class World:
 
     def kept(self, stream: Stream, kept: Kept) -> None:
         """A stream has a new message."""
+        if kept.subject.startswith(LEASES):
+            self.trace.add("lease kept", detail=(*_lease(kept.subject, kept.data), kept.sequence))
+            return
         headers: Mapping[str, str] = kept.headers or {}
         detail = (kept.subject, kept.sequence, kept.data, tuple(headers.items()))
         self.trace.add("kept", stream.name, detail=detail)
+
+
+def _lease(subject: str, data: bytes) -> tuple[str, str, str, float]:
+    """What is looked at of a lease: its key, the process, what that does, and when it was written."""
+    lease = json.loads(data)
+    return (subject[len(LEASES) :], lease["instance"], lease["standing"], lease["renewed"])
