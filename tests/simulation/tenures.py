@@ -93,8 +93,9 @@ class Tenures:
         if standing == Standing.GONE.value:
             self._gone.add(who)
 
-    def seen(self, who: str, key: str, sequence: int, now: float) -> None:
-        """A process has read a lease."""
+    def seen(self, who: str, lease: tuple[str, int], now: float) -> None:
+        """A process has read a lease: its key, and its sequence there."""
+        key, sequence = lease
         sight = self._sights.get((who, key))
         if sight is None or sight.sequence != sequence:
             self._sights[who, key] = _Sight(sequence, now)

@@ -134,9 +134,9 @@ class Broker:
     def _publish(self, link: Link, message: Published) -> None:
         self.world.arrived(link.bus.name, message)
         if link.server == self.apart:
-            # Whether its own part of a stream still listens, nobody can tell.
-            streams = message.subject.startswith("$JS.") or self._is_stored(message.subject)
-            heard = streams and self.world.rng.random() < 0.8
+            # Of a stream there may be the leader, which stores nothing any more.
+            heard = message.subject.startswith("$JS.")
+            heard = heard or (self._is_stored(message.subject) and self.world.rng.random() < 0.5)
             heard = self.route(message.subject, message, apart=True) or heard
         else:
             stored = not message.subject.startswith("$JS.")
@@ -321,6 +321,7 @@ class World:
         """The broker gives a connection up; its client notices, when it can."""
         link = bus.link
         if link is not None:
+            self.trace.add("hung up", bus.name)
             self.broker.forget(link)
             link.up.close()
             link.down.close()
