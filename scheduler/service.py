@@ -116,7 +116,8 @@ class Service:
         self.roster = self.persistence.roster
         self.connectors = ConnectorClient(
             bus,
-            Timers(bus, lambda: store.available, self.roster.note_outage),
+            # What is held back has its time yet.
+            Timers(bus, lambda: store.available and self.persistence.may_send, self.roster.note_outage),
             timeouts=settings.timeout_for,
             heartbeats=settings.heartbeat_for if settings.heartbeats else None,
             start_timeout=settings.start_timeout,

@@ -105,13 +105,10 @@ class Persistence:
         """Keep a reply for a build that is not held here; returns whether it is kept. Synchronous."""
         return False
 
-    def shares(self) -> bool:
-        """Return whether other instances hear the same replies on shared subjects. Synchronous, and quick."""
-        return self.fleet is not None and len(self.fleet.owners()) > 1
-
-    async def is_unfinished(self, _build: str) -> bool:
-        """Return whether any instance has a build of this id that is not reported; raises BusError."""
-        return False
+    @property
+    def may_send(self) -> bool:
+        """Whether this process may send the requests of its builds now."""
+        return self.tenure is None or self.tenure.check()
 
     async def written(self) -> int:
         """Return a number that grows while any process works; raises BusError where it cannot be read."""
