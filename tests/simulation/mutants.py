@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 from unittest import mock
 
 import trio
@@ -67,9 +67,7 @@ from scheduler.walk.gates import Gates
 from scheduler.walk.lineup import Lineup
 from scheduler.walk.starts import Starts
 from scheduler.walk.tasks import Tasks
-
-Patch: TypeAlias = tuple[object, str, object]
-"""Object whose attribute is replaced, the attribute's name, and its replacement."""
+from simulation.fleet_mutants import FLEET_MAKERS, Patch
 
 
 def _no_write_ahead() -> list[Patch]:
@@ -819,7 +817,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _gates_bounded_like_attempts,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
-    maker.__name__.strip("_").replace("_", " "): maker for maker in _MAKERS
+    maker.__name__.strip("_").replace("_", " "): maker for maker in (*_MAKERS, *FLEET_MAKERS)
 }
 
 

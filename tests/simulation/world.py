@@ -113,6 +113,8 @@ class Broker:
     def forget(self, link: Link) -> None:
         """End a connection, as far as the broker knows."""
         if self.links.pop(link, self) is None:
+            if link.bus.link is link:
+                self.world.trace.add("hung up", link.bus.name)
             for sid in list(link.interests):
                 self._unsubscribe(link, sid)
 
@@ -321,7 +323,6 @@ class World:
         """The broker gives a connection up; its client notices, when it can."""
         link = bus.link
         if link is not None:
-            self.trace.add("hung up", bus.name)
             self.broker.forget(link)
             link.up.close()
             link.down.close()
