@@ -187,7 +187,13 @@ class Service:
             reception = Reception(self._submitted, receipts, self.reader, submit, passing)
             async with self._open_collector(reception), reception.open():
                 endpoints = [*reception.endpoints.values(), *control.endpoints.values()]
-                identity = Identity(NAME, persistence.id, __version__, "Runs builds of infrastructure")
+                identity = Identity(
+                    NAME,
+                    persistence.id,
+                    __version__,
+                    "Runs builds of infrastructure",
+                    persistence.description,
+                )
                 counters = partial(counters_of, notifier)
                 await Discovery(self._asked, identity, endpoints, self._presence, counters).open()
                 _log.info("ready", store=persistence.store.name, version=__version__)
@@ -290,6 +296,7 @@ class Service:
             most_bytes=lambda: self._asked.max_payload,
             executor=self._executor,
             subscribers=Subscribers(self._asked),
+            fleet=self.persistence.fleet,
         )
         control = Control(self._asked, parts)
         async with open_background() as background:

@@ -18,11 +18,13 @@ from scheduler.control.parts import Parts
 from scheduler.control.queries import QUERIES
 from scheduler.control.questions import QuestionLine, Questions
 from scheduler.control.registry import Verb, Verbs
+from scheduler.control.relay import Relay
 from scheduler.control.report_queries import REPORTS
-from scheduler.control.verbs import Answer, Document, Query
+from scheduler.control.verbs import Answer, Builds, Document, List, Query
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import BusError
 from scheduler.runtime.log_limits import RateLimitedLog
+from scheduler.stores.jetstream import JetStreamStore
 
 VERBS: Final = Verbs(QUERIES, REPORTS, COMMANDS)
 """Verbs of the scheduler, by name."""
@@ -50,7 +52,10 @@ class Control:
             for name, verb in verbs.items()
         }
         """Endpoints of service discovery, by verb."""
-        self._questions = Questions(bus, self.endpoints, self.pace, self._answer, self._on_flood)
+        self._relay = self._open_relay()
+        self._questions = Questions(
+            bus, self.endpoints, self.pace, self._answer, self._on_flood, relay=self._relay
+        )
         self._flooded: dict[str, trio.Event] = {}
         self._log = RateLimitedLog(burst=len(verbs))
 
@@ -62,7 +67,27 @@ class Control:
             async with trio.open_nursery() as subscriptions:
                 for verb in self._verbs:
                     subscriptions.start_soon(nursery.start, self._listen, verb)
+                    if self._relay is not None:
+                        subscriptions.start_soon(self._listen_to_others, verb, self._relay)
             task_status.started()
+
+    def _open_relay(self) -> Relay | None:
+        fleet, store = self._parts.fleet, self._parts.store
+        if fleet is None or not isinstance(store, JetStreamStore):
+            return None
+        return Relay(self._bus, self._parts, fleet, store, self._list)
+
+    async def _list(self, document: Document) -> Builds:
+        """List the builds of this instance."""
+        answer = await self._verbs[List.verb()].answer(self._parts, document)
+        assert isinstance(answer, Builds), "it is the form of its answer"
+        return answer
+
+    async def _listen_to_others(self, verb: str, relay: Relay) -> None:
+        """Take in the questions of a verb that other instances pass on; those have bounds of their own."""
+        # In a queue group without other members, so that another connection can stand in for this one.
+        handler = self._questions.handler(verb, passed=True)
+        await self._bus.subscribe(f"{relay.subject}{verb}", handler, queue=QUEUE_GROUP)
 
     async def _listen(self, verb: str, *, task_status: trio.TaskStatus[None]) -> None:
         """Take in the questions of a verb, except for a while after each flood of them.

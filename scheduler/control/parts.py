@@ -15,11 +15,14 @@ from scheduler.control.report_reader import ReportReader
 from scheduler.control.report_sources import source_of
 from scheduler.control.reports import Reports
 from scheduler.control.subscribers import Subscribers
+from scheduler.control.verbs import Document
 from scheduler.dispatch.slots import Slots
+from scheduler.fleet.fleet import Fleet
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.stores import Store
+from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision.kept_reports import KeptReports
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.roster import Roster
@@ -52,6 +55,8 @@ class Parts:
     """Tells who subscribes to what; None where nobody can be asked."""
     kept: KeptReports | None = None
     """Last reports of builds that have ended, where no store has any."""
+    fleet: Fleet | None = None
+    """This process and the others that share the builds of the store; None where it shares none."""
 
     @classmethod
     def of(
@@ -68,6 +73,7 @@ class Parts:
         most_bytes: Callable[[], int] = lambda: _MOST_BYTES,
         executor: Executor | None = None,
         subscribers: Subscribers | None = None,
+        fleet: Fleet | None = None,
     ) -> "Parts":
         """Make the parts for the builds of a roster."""
         builds = BuildFinder(roster, store.name, reopener, replayer)
@@ -90,7 +96,13 @@ class Parts:
             eta.usual,
             subscribers,
             kept,
+            fleet,
         )
+
+    def owned(self, build: str) -> Document:
+        """Return owner and epoch of a build that runs here, as members of an answer; none without a fleet."""
+        epoch = self.store.epoch(build) if isinstance(self.store, JetStreamStore) else 0
+        return {"owner": self.fleet.name, "epoch": epoch} if self.fleet is not None and epoch else {}
 
     async def run(self) -> None:
         """Drop what was kept for operators and is not asked for any more; never returns."""

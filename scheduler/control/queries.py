@@ -9,6 +9,7 @@ from scheduler.control.registry import Verbs
 from scheduler.control.verbs import PAGE, Document
 from scheduler.definition.strictjson import encode
 from scheduler.errors import InvalidBuild, Refused
+from scheduler.fleet.lease import document
 from scheduler.runtime.courtesy import give_way
 from scheduler.runtime.pace import paced
 from scheduler.stores.slices import encode as encode_in_slices
@@ -34,7 +35,7 @@ async def list_builds(parts: Parts, request: verbs.List) -> verbs.Builds:
     async for build in paced(known[:most], every=_SLICE, pause=give_way):
         seen = roster.see(build)
         if seen is not None:
-            found.append(summary(seen))
+            found.append(summary(seen) | parts.owned(build))
         elif build in quarantined:
             why = quarantined[build]
             found.append({"id": build, "action": "", "status": "quarantined", "error": why})
@@ -48,18 +49,22 @@ async def get_build(parts: Parts, request: verbs.Get) -> Document:
     """Show a build as it stands, with a page of its components."""
     seen = await parts.builds.find(request.id)
     eta, overdue = await parts.eta.end(seen)
-    answer = summary(seen) | {
-        "seq": seen.sequence,
-        "source": seen.source,
-        "now": seen.timings.clock(),
-        "eta": eta,
-        "overdue": overdue,
-        "paused": seen.plan.state.paused,
-        "order": None if seen.order is None else seen.order.document(),
-        "limits": _limits(parts, seen),
-        "components": [],
-        "next": None,
-    }
+    answer = (
+        summary(seen)
+        | parts.owned(request.id)
+        | {
+            "seq": seen.sequence,
+            "source": seen.source,
+            "now": seen.timings.clock(),
+            "eta": eta,
+            "overdue": overdue,
+            "paused": seen.plan.state.paused,
+            "order": None if seen.order is None else seen.order.document(),
+            "limits": _limits(parts, seen),
+            "components": [],
+            "next": None,
+        }
+    )
     if request.components:
         total = len(seen.plan.phases)
         start = min(request.start, total)
@@ -90,7 +95,8 @@ async def explain(parts: Parts, request: verbs.Why) -> verbs.Reasons:
         knowledge = Knowledge(parts.usual, await parts.subscribers.among(subjects))
     explainer = Explainer(seen, parts.slots, parts.store, knowledge)
     reasons, more = explainer.build() if vertex is None else ([explainer.component(vertex)], 0)
-    return verbs.Reasons(id=seen.plan.build.id, status=seen.status, reasons=reasons, more=more)
+    owned = parts.owned(request.id)
+    return verbs.Reasons(id=seen.plan.build.id, status=seen.status, reasons=reasons, more=more, **owned)
 
 
 @QUERIES.register(verbs.History)
@@ -135,3 +141,12 @@ async def preview(parts: Parts, request: verbs.Plan) -> Document:
         text = "; ".join(str(problem) for problem in error.problems)
         raise Refused("invalid", f"build: {text}") from None
     return await parts.eta.preview(prepared)
+
+
+@QUERIES.register(verbs.Instances)
+async def list_instances(parts: Parts, _: verbs.Instances) -> verbs.InstanceList:
+    """List the instances that share the builds of the store, as this one sees them."""
+    if parts.fleet is None:
+        return verbs.InstanceList(fleet=False, store=parts.store.name, answered="", instances=[])
+    shown = [document(member) for member in parts.fleet.members()]
+    return verbs.InstanceList(fleet=True, store=parts.store.name, answered=parts.fleet.name, instances=shown)

@@ -12,10 +12,11 @@ from functools import partial
 from typing import Final
 
 import trio
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.bus.discovery import ServiceEndpoint
+from scheduler.control.relay import Origin, Relay, Relayed, read_origin
 from scheduler.control.verbs import Answer, Document
 from scheduler.definition.strictjson import decode, decode_in_pieces, encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
@@ -59,9 +60,15 @@ class QuestionLine(Enum):
     COMMAND = "changes a build"
     QUICK = "needs only what is in memory"
     SLOW = "reads logs or builds"
+    ELSEWHERE = "may be for another instance"
 
 
-_AT_ONCE: Final = {QuestionLine.COMMAND: 20, QuestionLine.QUICK: 4, QuestionLine.SLOW: 2}
+_AT_ONCE: Final = {
+    QuestionLine.COMMAND: 20,
+    QuestionLine.QUICK: 4,
+    QuestionLine.SLOW: 2,
+    QuestionLine.ELSEWHERE: 32,
+}
 """Questions of a line that are worked on at a time; pages are made one at a time."""
 
 
@@ -71,12 +78,13 @@ class _Question:
     message: Message = field(repr=False)
     came: float
     """Time of arrival, Trio clock."""
-    user: str = ""
-    """Its sender, where the broker vouches for it (`senders.user_of`)."""
+    origin: Origin
+    elsewhere: bool = False
+    """Whether others may have to answer."""
 
     @property
     def size(self) -> int:
-        return len(self.message.data) + len(self.message.reply) + _OVERHEAD
+        return len(self.message.data) + len(self.message.reply) + self.origin.size + _OVERHEAD
 
 
 class Questions:
@@ -89,6 +97,7 @@ class Questions:
         answer: the answer to a verb, its request and the user that sent it, empty where the broker does not
             say; raises Refused, StoreError or BusError.
         on_flood: called with a verb of which too many questions come in to refuse each.
+        relay: has other instances answer; None where there are none.
     """
 
     def __init__(
@@ -98,6 +107,8 @@ class Questions:
         pace: Callable[[str, Document], QuestionLine],
         answer: Callable[[str, Document, str], Awaitable[Answer | Document]],
         on_flood: Callable[[str], None] = lambda _: None,
+        *,
+        relay: Relay | None = None,
     ) -> None:
         self._bus = bus
         self._endpoints = endpoints
@@ -107,6 +118,7 @@ class Questions:
         # One item for each question in the line, so that a question wakes one worker.
         self._ready = {pace: trio.open_memory_channel[None](math.inf) for pace in QuestionLine}
         self._on_flood = on_flood
+        self._relay = relay
         self._too_many: dict[str, tuple[int, int]] = {}
         """Second and number of refusals for being too many, by verb."""
         self._flooding: set[str] = set()
@@ -120,8 +132,13 @@ class Questions:
                 for _ in range(workers):
                     nursery.start_soon(self._work, pace)
 
-    def handler(self, verb: str) -> Callable[[Message], None]:
-        """Return the handler for the questions of one verb; a flood before has ended."""
+    def handler(self, verb: str, *, passed: bool = False) -> Callable[[Message], None]:
+        """Return the handler for the questions of one verb; a flood before has ended.
+
+        Args:
+            verb: what is asked for.
+            passed: whether other instances pass these on.
+        """
         self._flooding.discard(verb)
 
         def take(message: Message) -> None:
@@ -129,14 +146,13 @@ class Questions:
                 self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
                 self._endpoints[verb].served(0.0, "a reply subject that must not be answered on")
                 return
-            pace = self._pace(verb, _glance(message.data))
+            glance = _glance(message.data)
+            user, sender = user_of(message.reply, message.headers), sender_of(message.reply, message.headers)
+            origin = read_origin(user, sender, message.headers, passed=passed)
+            elsewhere = self._relay is not None and self._relay.concerns(verb, glance, passed=passed)
             kept = Message(message.subject, message.data, message.reply)
-            user = user_of(message.reply, message.headers)
-            question = _Question(verb, kept, trio.current_time(), user)
-            sender = sender_of(message.reply, message.headers)
-            if self._lines[pace].put(sender, question, question.size):
-                self._ready[pace][0].send_nowait(None)
-            else:
+            question = _Question(verb, kept, trio.current_time(), origin, elsewhere)
+            if not self._queue(question, glance):
                 # Of a flood more is on its way: its senders are not answered any more.
                 if verb not in self._flooding:
                     self._turn_away(message)
@@ -144,6 +160,14 @@ class Questions:
                 self._count_refused(verb, int(question.came))
 
         return take
+
+    def _queue(self, question: _Question, document: Document) -> bool:
+        """Put a question into its line; returns whether there is room."""
+        line = QuestionLine.ELSEWHERE if question.elsewhere else self._pace(question.verb, document)
+        if not self._lines[line].put(question.origin.sender, question, question.size):
+            return False
+        self._ready[line][0].send_nowait(None)
+        return True
 
     def _turn_away(self, message: Message) -> None:
         """Refuse a question that has no room; cheap, since floods are made of these."""
@@ -172,6 +196,7 @@ class Questions:
         message, verb = question.message, question.verb
         build: str | None = None
         error = ""
+        moved = False
         try:
             if began >= question.came + _DEADLINE:
                 text = f"too many questions at a time: not looked at within {_DEADLINE:g} s; ask again"
@@ -179,8 +204,17 @@ class Questions:
             document = await _read_beside(message.data)
             build = document.get("id") if isinstance(document.get("id"), str) else None
             with trio.fail_at(question.came + _DEADLINE):
-                answer = await self._give(verb, document, question.user)
-            self._reply(message, answer)
+                answer = await self._answer_of(question, document)
+            if answer is None:
+                moved = self._queue(evolve(question, elsewhere=False), document)
+                if not moved:
+                    raise Refused("unavailable", _TOO_MANY)  # noqa: TRY301 - one place answers every refusal
+            elif isinstance(answer, Relayed):
+                error = answer.error
+                if message.reply:
+                    self._send(message, answer.data, answer.headers)
+            else:
+                self._reply(message, answer)
         except Refused as refusal:
             error = str(refusal)
             self._refuse(message, build, refusal)
@@ -196,7 +230,15 @@ class Questions:
             error = f"internal error in the scheduler ({type(fault).__name__}); see its log"
             self._refuse(message, build, Refused("internal", error))
         finally:
-            self._endpoints[verb].served(trio.current_time() - began, error)
+            if not moved:
+                self._endpoints[verb].served(trio.current_time() - began, error)
+
+    async def _answer_of(self, question: _Question, document: Document) -> Answer | Document | Relayed | None:
+        """Return the answer to a question; None where others had to be asked first, and it is for us."""
+        if question.elsewhere and self._relay is not None:
+            data = question.message.data
+            return await self._relay.answer(question.verb, document, data, question.origin)
+        return await self._give(question.verb, document, question.origin.user)
 
     def _reply(self, message: Message, answer: Answer | Document) -> None:
         if not message.reply:

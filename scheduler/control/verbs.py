@@ -4,7 +4,8 @@ The name of a structure, in lower case, is its verb. Requests are checked agains
 shows its JSON Schema (`scheduler.control.registry`), and the command line fills it in. Members that a
 structure does not have are ignored: an operator's program may be newer than the scheduler.
 
-This module is loaded by the command line, so it imports no other part of the service.
+This module is loaded by the command line, so it imports no other part of the service. One file on purpose:
+whoever asks reads in one place what can be asked.
 """
 
 from typing import Annotated, Any, ClassVar, Final, TypeAlias, cast
@@ -23,6 +24,9 @@ BuildId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of the bu
 ComponentId: TypeAlias = Annotated[str, Meta(min_length=1, description="Id of a component of the build.")]
 OrderId: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9_-]+$")]
 PageSize: TypeAlias = Annotated[int, Meta(ge=1, description=f"Most entries in the answer, up to {PAGE:,}.")]
+
+Owner: TypeAlias = Annotated[str, Meta(description="Instance that has the build.")]
+Epoch: TypeAlias = Annotated[int, Meta(description="Number of processes that had the build so far.")]
 
 
 # Answers.
@@ -46,6 +50,12 @@ class Builds(Answer, frozen=True, kw_only=True):
 
     builds: list[Document]
     next: Annotated[str | None, Meta(description="Where the next page starts: its `after`.")]
+    silent: (
+        Annotated[
+            list[Document], Meta(description="Instances that did not answer: their builds are missing.")
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class BuildState(Answer, frozen=True, kw_only=True):
@@ -58,6 +68,8 @@ class BuildState(Answer, frozen=True, kw_only=True):
     overdue: Annotated[float | None, Meta(description="Seconds by which an attempt is late.")]
     components: list[Document]
     next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")]
+    owner: Owner | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
 
 
 class ReportPart(Answer, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,6 +100,8 @@ class Reasons(Answer, frozen=True, kw_only=True):
     status: str
     reasons: list[Document]
     more: Annotated[int, Meta(description="Reasons that are not listed.")]
+    owner: Owner | UnsetType = UNSET
+    epoch: Epoch | UnsetType = UNSET
 
 
 class OrderPage(Answer, frozen=True, kw_only=True):
@@ -98,6 +112,15 @@ class OrderPage(Answer, frozen=True, kw_only=True):
     orders: list[Document]
     dropped: Annotated[int, Meta(description="Earlier orders that are not kept in memory.")]
     next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")]
+
+
+class InstanceList(Answer, frozen=True, kw_only=True):
+    """Instances that share the builds of a store, by name."""
+
+    fleet: Annotated[bool, Meta(description="Whether the store is one that several instances can share.")]
+    store: Annotated[str, Meta(description="Name of the store.")]
+    answered: Annotated[str, Meta(description="Name of the instance that answers.")]
+    instances: list[Document]
 
 
 class Prediction(Answer, frozen=True, kw_only=True):
@@ -225,6 +248,17 @@ class Plan(Query, frozen=True, kw_only=True):
             extra={"cure": "the build itself, an object; or id: that of one that is here"},
         ),
     ] = None
+
+
+class Instances(Query, frozen=True, kw_only=True):
+    """List the instances of the scheduler that share its builds."""
+
+    answer = InstanceList
+
+    @classmethod
+    def is_quick(cls, document: Document, *, runs: bool) -> bool:  # noqa: ARG003 - as the base class
+        """Return that it always is: each instance knows the leases of all."""
+        return True
 
 
 class Command(BuildRequest, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ This module has the one for a store that ends with the process. Others resume bu
 """
 
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
@@ -13,7 +13,6 @@ from attrs import frozen
 
 from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
-from scheduler.dispatch.tenure import Tenure
 from scheduler.fleet.fleet import Fleet
 from scheduler.jetstream.objects import Objects
 from scheduler.recovery.orphans import Orphans
@@ -78,9 +77,7 @@ class Persistence:
     capture: Capture | None = None
     """Capture of replies; None where they are not captured."""
     fleet: Fleet | None = None
-    """This process and the others that share the builds of its store; None where builds are not shared."""
-    tenure: Tenure | None = None
-    """Right of this process to send requests; None where nothing takes it away."""
+    """This process and the others that share the builds of the store; None where it shares none."""
     objects: Objects | None = None
     """Object store for definitions that are too large for a message; None where there is none."""
 
@@ -96,6 +93,13 @@ class Persistence:
         self.orphans = Orphans()
         self.id = secrets.token_hex(11)
         """Id of this process in service discovery, and among candidates."""
+
+    @property
+    def description(self) -> Mapping[str, str]:
+        """Facts about this process for service discovery: its store, and its names in the fleet."""
+        fleet = self.fleet
+        names = {} if fleet is None else {"name": fleet.name, "key": fleet.key}
+        return {"store": self.store.name} | ({"instance": self.instance} if self.instance else {}) | names
 
     def clock(self, _build: str) -> BuildClock:
         """Return the clock of a build that is about to begin here, or to be looked at."""

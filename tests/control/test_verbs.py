@@ -95,7 +95,7 @@ def test_what_a_schema_accepts_is_read(name: str, data: st.DataObject) -> None:
     assert read_request(VERBS[name].request, again) == request
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if schema_of(name)["properties"]])
 @given(data=st.data())
 @settings(max_examples=50)
 def test_what_a_schema_does_not_accept_is_refused(name: str, data: st.DataObject) -> None:
@@ -174,7 +174,7 @@ def test_a_verb_is_described_as_its_command_is() -> None:
 
 def test_the_name_of_a_structure_is_its_verb() -> None:
     """Every verb of the wire is there, under its own name."""
-    questions = "list get why history plan report unmasked"
+    questions = "list get why history plan instances report unmasked"
     commands = "cancel pause resume retry skip approve reject extend limit"
     assert tuple(f"{questions} {commands}".split()) == NAMES
     assert [verb.request.verb() for verb in VERBS.values()] == list(NAMES)
