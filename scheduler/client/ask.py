@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
-import trio
+from attrs import frozen
 
 from scheduler.bus import Bus, Message
-from scheduler.client.lenient import number, objects
-from scheduler.client.repeating import QUESTION, SILENT, Pauses, request_again
+from scheduler.client.lenient import number, objects, text
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import NoResponders, NotPermitted, SteeringError
@@ -40,6 +39,7 @@ _WORDS = {
     "why": "ask what builds wait for",
     "history": "ask what was done to builds",
     "plan": "ask for durations and limits",
+    "instances": "list instances",
     "cancel": "cancel builds",
     "pause": "pause builds",
     "resume": "resume builds",
@@ -171,7 +171,27 @@ def _unreadable(verb: str) -> SteeringError:
     return SteeringError("unreadable", f"what answers on {subject_of(verb)} is not a scheduler")
 
 
+@frozen
+class Listing:
+    """Builds of all instances of a scheduler."""
+
+    builds: list[Mapping[str, Any]]
+    """Builds, the newest last."""
+    silent: list[Mapping[str, Any]]
+    """Instances that did not answer, so that their builds are missing."""
+
+
 async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
+    """List the builds that a scheduler knows, as `list_all` does.
+
+    Raises:
+        SteeringError: see `ask`.
+        BusError: the bus cannot be used.
+    """
+    return (await list_all(bus, finished=finished)).builds
+
+
+async def list_all(bus: Bus, *, finished: bool) -> Listing:
     """List the builds that a scheduler knows, the newest last; finished ones only with ``finished``.
 
     Raises:
@@ -179,16 +199,18 @@ async def list_builds(bus: Bus, *, finished: bool) -> list[Mapping[str, Any]]:
         BusError: the bus cannot be used.
     """
     builds: list[Mapping[str, Any]] = []
+    silent: dict[str, Mapping[str, Any]] = {}
     question: Document = {"all": finished, "limit": PAGE}
-    with _in_time("list"):
-        for _ in range(_MOST_PAGES):
-            page = await ask(bus, "list", question)
-            builds += objects(page.get("builds"))
-            following = page.get("next")
-            if not isinstance(following, str):
-                break
-            question["after"] = following
-    return sorted(builds, key=lambda build: number(build.get("accepted", build.get("ended"))) or 0.0)
+    for _ in range(_MOST_PAGES):
+        page = await ask(bus, "list", question)
+        builds += objects(page.get("builds"))
+        silent |= {text(one.get("name")): one for one in objects(page.get("silent"))}
+        following = page.get("next")
+        if not isinstance(following, str):
+            break
+        question["after"] = following
+    builds.sort(key=lambda build: number(build.get("accepted", build.get("ended"))) or 0.0)
+    return Listing(builds, list(silent.values()))
 
 
 async def get_build(bus: Bus, build: str, *, graph: bool = False) -> Document:

@@ -245,6 +245,14 @@ COMMANDS: Final = (
     ),
     CommandEntry(
         OPERATE,
+        "instances",
+        "List the instances of the scheduler, and what each works at.",
+        "instances",
+        "Each with its standing, its version, the builds and components that it has, and the age of its"
+        " lease: one that does not renew it for 15 s has lapsed, and others take its builds over.",
+    ),
+    CommandEntry(
+        OPERATE,
         "doctor",
         "Check whether a service would run well on a broker.",
         "doctor --nats-url nats://broker:4222",

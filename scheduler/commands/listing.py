@@ -8,15 +8,15 @@ import trio
 from cyclopts import Parameter
 
 from scheduler.bus import Bus
-from scheduler.client.ask import get_build, list_builds
-from scheduler.client.lenient import number, objects
+from scheduler.client.ask import get_build, list_all
+from scheduler.client.lenient import number, objects, text
 from scheduler.client.progress import Progress
 from scheduler.client.selection import STATUSES, TIMES, Order, Selection, Status, by_type, read_time
 from scheduler.commands.asking import Json, option, run_asking, say_json
 from scheduler.commands.completers import words
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 from scheduler.commands.parameters import OPTIONS, BuildId
-from scheduler.commands.saying import say
+from scheduler.commands.saying import complain, say
 from scheduler.errors import InvalidSettings
 from scheduler.text import count, printable
 
@@ -63,10 +63,13 @@ def list_(
 
 
 async def _list(finished: bool, selection: Selection, json: bool, bus: Bus) -> int:
-    found = await list_builds(bus, finished=finished)
+    listing = await in_time(list_all(bus, finished=finished), pages=True)
+    found = listing.builds
     builds = selection.of(found, time.time())
+    for one in listing.silent:
+        complain(f"{printable(text(one.get('name')))} does not answer: its builds are not in the list")
     if json:
-        say_json({"builds": builds})
+        say_json({"builds": builds} | ({"silent": listing.silent} if listing.silent else {}))
     elif builds:
         from scheduler.display import Output  # noqa: PLC0415 - it loads rich, for an answer to show
         from scheduler.display.tables import show_builds  # noqa: PLC0415

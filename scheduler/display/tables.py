@@ -35,8 +35,8 @@ _TYPES = 8
 _LONG = 1 << 20
 """Width of a line in a pipe, in cells: as much as it takes."""
 
-_BUILD_HEADS = ["ID", "ACTION", "STATUS", "DONE", "AGE", "NAME", "ERROR"]
-"""Heading of the table of builds; the last two columns are shown if any build has a value."""
+_BUILD_HEADS = ["ID", "ACTION", "STATUS", "DONE", "AGE", "OWNER", "NAME", "ERROR"]
+"""Heading of the table of builds; the owner is shown if there are several, what follows if there is any."""
 
 Answer = Mapping[str, Any]
 """Answer of a scheduler."""
@@ -64,7 +64,9 @@ def show_builds(console: Console, builds: Sequence[Answer], now: float) -> None:
         now: time, our clock, seconds since 1970.
     """
     rows = [_BUILD_HEADS, *(_build_row(build, now) for build in builds)]
-    told = [*range(5), *(column for column in (5, 6) if any(row[column] for row in rows[1:]))]
+    told = [*range(5), *(column for column in (6, 7) if any(row[column] for row in rows[1:]))]
+    if len({row[5] for row in rows[1:]} - {""}) > 1:
+        told.insert(5, 5)
     rows = [[row[column] for column in told] for row in rows]
     flexible = (0, *range(5, len(told)))
     shaped = columns(rows, width=width_of(console), flexible=flexible, right=(3, 4), ids=(0,))
@@ -81,11 +83,11 @@ def _build_row(build: Answer, now: float) -> list[str]:
     began = number(build.get("accepted", build.get("ended")))
     figures = f"{done:,}/{total:,}" if done is not None and isinstance(total, int) else "-"
     age = "-" if began is None else seconds(now - began)
-    fields = ("id", "action", "status", "name", "error")
-    build_id, action, status, name, error = (printable(text(build.get(field))) for field in fields)
+    fields = ("id", "action", "status", "owner", "name", "error")
+    build_id, action, status, owner, name, error = (printable(text(build.get(field))) for field in fields)
     if gated := whole(build.get(GATED)):
         status += f", {gated:,} gated"
-    return [build_id, action, status, figures, age, "" if name == build_id else name, error]
+    return [build_id, action, status, figures, age, owner, "" if name == build_id else name, error]
 
 
 def show_status(console: Console, answer: Answer, progress: Progress, now: float) -> None:
@@ -106,6 +108,8 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
         [(head, "bold"), (f"  {fit(progress.action, 20)}  ", ""), (status, STATE_STYLES.get(status, ""))],
     )
     put(console, [(_since(answer, progress, now), "dim")])
+    if owner := owned(answer):
+        put(console, [(fit(owner, width), "dim")])
     if progress.order is not None:
         put(console, [(fit(progress.order.sentence(now), width * 3), STATE_STYLES["paused"])])
     if progress.total:
@@ -129,6 +133,12 @@ def show_status(console: Console, answer: Answer, progress: Progress, now: float
     _running(console, progress, now, width)
     _failing(console, progress, now, width)
     _next_step(console, progress)
+
+
+def owned(answer: Answer) -> str:
+    """Return which instance has a build, in which epoch; empty where that is not told."""
+    owner, epoch = printable(text(answer.get("owner"))), whole(answer.get("epoch"))
+    return f"owner {owner}, epoch {epoch}" if owner and epoch else ""
 
 
 def _since(answer: Answer, progress: Progress, now: float) -> str:
@@ -284,6 +294,8 @@ def show_reasons(console: Console, answer: Answer) -> None:
     build, status = printable(text(answer.get("id"))), printable(text(answer.get("status")))
     reasons = objects(answer.get("reasons"))
     console.print(Text.assemble((build, "bold"), " is ", (status, STATE_STYLES.get(status, ""))))
+    if owner := owned(answer):
+        console.print(Text(owner, style="dim"), soft_wrap=True)
     if not reasons:
         console.print(Text("Nothing is waiting."))
     for reason in reasons:

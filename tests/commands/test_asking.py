@@ -36,9 +36,11 @@ COMMANDS = (
     "limit",
     "timeline",
     "wait",
+    "instances",
 )
 ARGUMENTS = {
     "list": [],
+    "instances": [],
     "skip": [BUILD, "vpc::a"],
     "approve": [BUILD, "vpc::a"],
     "reject": [BUILD, "vpc::a"],
@@ -314,6 +316,36 @@ def test_builds_as_json(scheduler: FakeScheduler, capsys: Captured) -> None:
     assert json.loads(capsys.readouterr().out) == {"v": 1, "builds": [summary(BUILD)]}
 
 
+def test_instances_that_do_not_answer_are_complained_of(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """Once each, whatever the pages say; the list itself is printed as ever."""
+    pages = iter(
+        [
+            {"builds": [summary("a")], "next": "a", "silent": [{"name": "beta"}]},
+            {"builds": [summary("b")], "next": None, "silent": [{"name": "beta"}, {"name": "gamma"}]},
+        ]
+    )
+    scheduler.answers["list"] = lambda _: next(pages)
+    assert cli.main(["list", "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert [one["id"] for one in document["builds"]] == ["a", "b"]
+    assert document["silent"] == [{"name": "beta"}, {"name": "gamma"}]
+    assert err.splitlines() == [
+        f"scheduler: {name} does not answer: its builds are not in the list" for name in ("beta", "gamma")
+    ]
+
+
+def test_owners_are_a_column_where_there_are_several(scheduler: FakeScheduler, capsys: Captured) -> None:
+    """Of one instance it would say nothing."""
+    for owners, shown in ((("alpha", "beta"), True), (("alpha", "alpha"), False)):
+        builds = [summary(f"b{n}", owner=owner, epoch=1) for n, owner in enumerate(owners)]
+        scheduler.say("list", {"builds": builds, "next": None})
+        assert cli.main(["list"]) == 0
+        head, first, _ = capsys.readouterr().out.splitlines()
+        assert ("OWNER" in head.split()) is shown
+        assert ("alpha" in first.split()) is shown
+
+
 @pytest.mark.parametrize(("flags", "part"), [([], "--all"), (["--all"], "no builds")])
 def test_no_builds_is_said(scheduler: FakeScheduler, capsys: Captured, flags: list[str], part: str) -> None:
     """Nothing to list is no error."""
@@ -464,6 +496,16 @@ def test_the_newest_build_is_the_last(scheduler: FakeScheduler, capsys: Captured
     scheduler.answers["list"] = lambda _: next(pages, {"builds": [], "next": None})
     assert cli.main(["list", "--all"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", "c", "b", "d", "a"]
+
+
+@pytest.mark.parametrize("owned", [{"owner": "alpha", "epoch": 2}, {}])
+def test_the_owner_of_a_build_is_shown(scheduler: FakeScheduler, capsys: Captured, owned: JSON) -> None:
+    """By `status` and by `why`, where the scheduler tells it."""
+    scheduler.say("get", summary(BUILD, components=[], next=None, **owned))
+    scheduler.say("why", {"id": BUILD, "status": "running", "reasons": [], "more": 0, **owned})
+    for command in ("status", "why"):
+        assert cli.main([command, BUILD]) == 0
+        assert ("owner alpha, epoch 2" in capsys.readouterr().out.splitlines()) is bool(owned)
 
 
 def test_the_status_as_json(scheduler: FakeScheduler, capsys: Captured) -> None:
