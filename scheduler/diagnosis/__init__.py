@@ -29,7 +29,7 @@ class Finding:
 
     check: str
     """Name of the check: ``connection``, ``server``, ``messages``, ``pending``, ``permissions``,
-    ``jetstream``, ``streams``, ``replicas``, ``commits``, ``disk`` or ``clock``."""
+    ``jetstream``, ``streams``, ``replicas``, ``commits``, ``disk``, ``clock`` or ``instances``."""
     level: Level
     text: str
     cure: str = ""
@@ -77,7 +77,8 @@ class Diagnosis:
         A finding is ``{"check", "level", "text", "cure"}``. ``facts`` are, as far as they are known:
         ``max_payload`` (bytes); ``jetstream`` (our account, in the server's words); ``commits`` (``count``,
         ``replicas``, ``p50_ms``, ``p99_ms``, ``per_second``, ``memory_p50_ms``); ``clock``
-        (``difference_ms``, the broker's minus ours, and ``error_ms``).
+        (``difference_ms``, the broker's minus ours, and ``error_ms``); ``instances``, those at work, each
+        with ``name``, ``instance``, ``version``, ``limits`` and ``clock_ms`` (its clock minus the broker's).
         """
         return {
             "v": 1,

@@ -7,6 +7,7 @@ from scheduler.config import Settings
 from scheduler.definition.template.jsonparts import MAX_RENDERED
 from scheduler.diagnosis import Diagnosis, size
 from scheduler.diagnosis.commits import check_commits
+from scheduler.diagnosis.instances import check_instances
 from scheduler.diagnosis.jetstream import check_jetstream
 from scheduler.diagnosis.permissions import check_permissions
 from scheduler.diagnosis.versions import check_version
@@ -50,6 +51,7 @@ async def examine(bus: KnownBus, settings: Settings) -> Diagnosis:
     await check_permissions(diagnosis, bus, settings.store, settings.capture_providers)
     if await check_jetstream(diagnosis, bus, settings) and jetstream:
         await check_commits(diagnosis, JetStream(bus), settings.replicas)
+        await check_instances(diagnosis, JetStream(bus), settings.replicas)
     return diagnosis
 
 

@@ -20,6 +20,10 @@ from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.dispatch.cancelling import CANCEL
 from scheduler.dispatch.returned import EVERY as EVERY_RETURNED
 from scheduler.errors import BusError
+from scheduler.fleet.absences import INSTANCE
+from scheduler.fleet.bucket import BUCKET as LEASES
+from scheduler.fleet.bucket import STREAM as KV_LEASES
+from scheduler.fleet.fleet import NEWS
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS, replies_of
 from scheduler.supervision import intake
 from scheduler.supervision.peers import CANDIDATES
@@ -103,6 +107,10 @@ def _jetstream(providers: Sequence[str]) -> list[Need]:
             "builds and reports too large for a message",
             samples=(f"$O.{BUCKET}.C.doctor", f"$O.{BUCKET}.M.doctor"),
         ),
+        Need(f"$KV.{LEASES}.>", "leases", samples=(f"$KV.{LEASES}.lease.doctor",)),
+        Need(NEWS, "word to other instances"),
+        Need(f"{INSTANCE}*.*", "questions to other instances", samples=(f"{INSTANCE}doctor.doctor",)),
+        *(Need(f"$JS.API.STREAM.{verb}.{KV_LEASES}", "leases") for verb in ("CREATE", "MSG.GET", "PURGE")),
         Need("$JS.API.INFO", "the question for JetStream"),
         Need("$JS.API.STREAM.NAMES", "the question which streams overlap with ours", Level.WARNING),
         Need(
@@ -170,6 +178,8 @@ SUBSCRIPTIONS: Final = (
     EVERY_BEAT,
     EVERY_RETURNED,
     CANDIDATES,
+    NEWS,
+    f"{INSTANCE}*.*",
     f"{CONTROL}*",
     *(
         f"$SRV.{verb}{tail}"

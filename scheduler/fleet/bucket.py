@@ -73,7 +73,7 @@ class LeaseBucket:
             lease = read_lease(one.data)
             if lease is not None:
                 # One that is renewed meanwhile comes again, later.
-                found[one.subject.removeprefix(LEASES)] = Found(lease, one.sequence)
+                found[one.subject.removeprefix(LEASES)] = Found(lease, one.sequence, one.time / 1e9)
         return found
 
     async def remove(self, key: str, revision: int) -> None:

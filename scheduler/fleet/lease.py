@@ -90,6 +90,8 @@ class Found(Value, frozen=True):
     lease: Lease
     revision: int
     """Sequence of its key in the bucket."""
+    time: float = 0.0
+    """Time of storage by the server's clock, in seconds since 1970."""
 
 
 class Member(Value, frozen=True):

@@ -500,7 +500,7 @@ async def test_the_whole_examination(fake_bus: FakeBus, jetstream: FakeJetStream
     checks = list(dict.fromkeys(finding.check for finding in diagnosis.findings))
     assert checks == [
         "server", "messages", "pending", "permissions", "jetstream", "streams", "replicas", "commits", "disk",
-        "clock",
+        "clock", "instances",
     ]  # fmt: skip
     assert diagnosis.healthy
     assert not jetstream.streams
