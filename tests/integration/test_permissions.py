@@ -415,6 +415,31 @@ def test_the_broker_says_which_operator_it_was(guarded: Guarded) -> None:
         assert (order["claim"], order["reason"]) == ("root", "quota")
 
 
+def test_the_operator_is_known_whichever_instance_it_reached(guarded: Guarded) -> None:
+    """An instance takes another's word for who gave an order, and nobody else's."""
+    for name in ("alpha", "beta"):
+        guarded.scheduler(SCHEDULER_INSTANCE=name)
+    connectors = guarded.connectors()
+    document = chain(held("vpc::1", "go"), component("net::1"), id="ordered")
+    Submitter(guarded.client("submitter")).accepted(document)
+    connectors.await_requests("ordered", "vpc::1")
+    operator = guarded.client("operator")
+    for _ in range(6):
+        operator.request("scheduler.build.pause", {"id": "ordered", "by": "root"})
+        operator.request("scheduler.build.resume", {"id": "ordered", "by": "root"})
+    orders = operator.request("scheduler.build.history", {"id": "ordered"})["orders"]
+    assert len(orders) == 12
+    assert {(one["by"], one["vouched"]) for one in orders} == {("SUBMITTERS/operator", True)}
+    for user in ("operator", "submitter", "uploader", "connector"):
+        client = guarded.client(user)
+        client.publish_with(
+            "scheduler.instance.alpha.pause", b'{"id": "ordered"}', "", {"Scheduler-User": "root"}
+        )
+        client.flush()
+        client.violations.first(lambda text: "scheduler.instance" in text)
+    assert len(operator.request("scheduler.build.history", {"id": "ordered"})["orders"]) == 12
+
+
 def test_a_connector_of_the_kit_is_found_and_checked(guarded: Guarded, tmp_path: Path) -> None:
     """It answers service discovery in both accounts, and the user of the service may check it."""
     (tmp_path / "mine.py").write_text(
