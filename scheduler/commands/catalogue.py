@@ -246,7 +246,7 @@ COMMANDS: Final = (
     CommandEntry(
         OPERATE,
         "instances",
-        "List the instances of the scheduler, and what each works at.",
+        "List the instances that share the builds.",
         "instances",
         "Each with its standing, its version, the builds and components that it has, and the age of its"
         " lease: one that does not renew it for 15 s has lapsed, and others take its builds over.",

@@ -15,7 +15,7 @@ def instances(
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
-    """List the instances of the scheduler, and what each works at."""
+    """List the instances that share the builds."""
     return run_asking(broker, log, partial(_instances, json), json=json)
 
 
