@@ -281,7 +281,8 @@ class Relay:
             if not self._asking[name]:
                 del self._asking[name]
         if failed:
-            raise failed[0]
+            # Popped, as an exception that its own frame refers to is freed by the collector only.
+            raise failed.pop()
         return found[0] if found else None
 
     async def _is_there(self, subject: str) -> bool:
@@ -317,7 +318,7 @@ class Relay:
                 failed.append(error)
                 nursery.cancel_scope.cancel()
         if failed:
-            raise failed[0]
+            raise failed.pop()
         merging = partial(merge, pages, limit=limit, most_bytes=self._parts.most_bytes() - _ROOM)
         if sum(len(page.builds) for page in pages) <= _FEW:
             merged = merging()

@@ -23,23 +23,31 @@ def pages_of(builds: list[str], after: str, limit: int) -> Page:
 
 
 @given(
-    st.lists(st.lists(st.text("abc", min_size=1, max_size=3), unique=True), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(st.lists(st.text("abc", min_size=1, max_size=3), unique=True), st.integers(1, 5)),
+        min_size=1,
+        max_size=4,
+    ),
     st.integers(1, 5),
     st.integers(1, 200),
 )
 def test_page_by_page_each_build_of_each_instance_is_listed_once(
-    instances: list[list[str]], limit: int, most_bytes: int
+    instances: list[tuple[list[str], int]], limit: int, most_bytes: int
 ) -> None:
-    """In the order of their ids, whatever the pages hold."""
+    """In the order of their ids, whatever the pages hold, also where one ends early for lack of room."""
     listed: list[str] = []
     after: str | None = ""
     while after is not None:
-        merged = merge([pages_of(one, after, limit) for one in instances], limit=limit, most_bytes=most_bytes)
+        merged = merge(
+            [pages_of(one, after, min(room, limit)) for one, room in instances],
+            limit=limit,
+            most_bytes=most_bytes,
+        )
         assert len(merged.builds) <= limit
         listed += [one["id"] for one in merged.builds]
         assert merged.next is None or merged.next > after
         after = merged.next
-    assert listed == sorted({one for builds in instances for one in builds})
+    assert listed == sorted({one for builds, _ in instances for one in builds})
 
 
 def test_of_two_owners_of_a_build_the_later_one_is_shown() -> None:
