@@ -16,7 +16,8 @@ from attrs import evolve, field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.bus.discovery import ServiceEndpoint
-from scheduler.control.relay import Origin, Relay, Relayed, read_origin
+from scheduler.control.origins import Origin, read_origin
+from scheduler.control.relay import Relay, Relayed
 from scheduler.control.verbs import Answer, Document
 from scheduler.definition.strictjson import decode, decode_in_pieces, encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered

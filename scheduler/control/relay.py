@@ -13,13 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from typing import Final
-from urllib.parse import quote, unquote
 
 import trio
 from attrs import field, frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.control.everywhere import Page, merge, read_page
+from scheduler.control.origins import Origin
 from scheduler.control.parts import Parts
 from scheduler.control.registry import read_request
 from scheduler.control.verbs import PAGE, Document, List
@@ -55,52 +55,10 @@ _SMALL: Final = 64 * 1024
 """Bytes of a list that is read in the loop."""
 _ROOM: Final = 8 * 1024
 """Bytes of an answer beside its builds."""
-_OURS: Final = "Scheduler-"
-"""Beginning of the headers that are passed on."""
-_USER: Final = "Scheduler-User"
-"""Header with the user that the broker vouched for where the question came in."""
-_SENDER: Final = "Scheduler-Sender"
-"""Header with the sender of the question, which takes turns with others."""
 _ERROR: Final = "Nats-Service-Error"
 """Beginning of the headers of a refusal."""
 
 log = Logger()
-
-
-@frozen
-class Origin:
-    """Origin of a question."""
-
-    user: str = ""
-    """Its sender, where the broker vouches for it (`senders.user_of`)."""
-    sender: str = ""
-    """Its sender, as far as it can be told apart (`senders.sender_of`)."""
-    headers: Mapping[str, str] = field(factory=dict)
-    """Headers that are for schedulers."""
-    passed: bool = False
-    """Whether another instance has passed it on."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes."""
-        return sum(len(name) + len(value) for name, value in self.headers.items())
-
-
-def read_origin(user: str, sender: str, headers: Mapping[str, str] | None, *, passed: bool) -> Origin:
-    """Return the origin of a question.
-
-    Args:
-        user: its sender, where the broker vouches for it here.
-        sender: its sender, as it can be told apart here.
-        headers: headers of the question.
-        passed: whether it came on the subject of this instance, on which only instances publish: what they
-            say of its sender holds. Where the broker vouches for a sender, it is none of them.
-    """
-    ours = {name: value for name, value in (headers or {}).items() if name.startswith(_OURS)}
-    told_user, told_sender = ours.pop(_USER, ""), ours.pop(_SENDER, "")
-    if passed and not user:
-        return Origin(unquote(told_user), unquote(told_sender) or sender, ours, passed=True)
-    return Origin(user, sender, ours, passed=passed)
 
 
 @frozen
@@ -157,7 +115,7 @@ class Relay:
             document: the request, not yet checked; empty where it is large.
             passed: whether another instance has passed it on.
         """
-        if all(member.lease.name == self._fleet.name for member in self._fleet.members()):
+        if self._is_alone():
             return False
         if verb == List.verb():
             return not passed
@@ -189,16 +147,20 @@ class Relay:
         if origin.passed:
             text = f"{build} has just gone to {member.lease.name}: ask again"
             raise Refused("unavailable", text)
-        headers = {**origin.headers, _SENDER: quote(origin.sender)}
-        if origin.user:
-            headers[_USER] = quote(origin.user)
-        found = await self._ask(member, verb, data, headers)
+        found = await self._ask(member, verb, data, origin.passed_on())
         if found is None:
             name, age = member.lease.name, self._age(member)
             text = f"{build} is owned by {name}, which does not answer; its lease is {age:.1f} s old"
             raise Refused("unavailable", f"{text}; a command may still be carried out")
         errors = {name: value for name, value in (found.headers or {}).items() if name.startswith(_ERROR)}
         return Relayed(found.data, errors)
+
+    def _is_alone(self) -> bool:
+        """Return whether no other instance has builds, nor has left any lately."""
+        fleet = self._fleet
+        if len(fleet.owners()) > 1:
+            return False
+        return all(member.lease.name == fleet.name for member in fleet.members())
 
     # ---- owners
 

@@ -16,8 +16,8 @@ from support.instances import Desk, open_desk
 from trio.testing import MockClock
 
 from scheduler.bus import Message
-from scheduler.control.relay import read_origin
-from scheduler.fleet.fleet import INSTANCE
+from scheduler.control.origins import read_origin
+from scheduler.fleet.absences import INSTANCE
 from scheduler.fleet.lease import LEASE, Standing
 from scheduler.journal.events import Accepted, Finished, Loading, Reported
 
