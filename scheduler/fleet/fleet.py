@@ -168,6 +168,7 @@ class Fleet:
             else:
                 break
         await self.look_until_seen()
+        self._spread()
         while self._absences.suspected:
             await trio.sleep(_BETWEEN)
             await self.look_until_seen()
@@ -213,6 +214,10 @@ class Fleet:
             if await self.keeper.renew():
                 break
             await trio.sleep(_SOON)
+        self._spread()
+
+    def _spread(self) -> None:
+        """Tell the others to look at the leases now."""
         try:
             self._bus.publish(NEWS, b"")
         except BusError as error:

@@ -252,3 +252,13 @@ async def test_news_are_looked_at_once(
         fake_bus.deliver(NEWS, b"")
         await trio.sleep(0.1)
         assert fleet.owners() == {"a-1", "b-1"}
+
+
+async def test_one_that_joins_is_seen_by_the_others_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """What it takes from now on is not said to be without an owner."""
+    async with Instance(fake_bus, "a-1").running() as first:
+        await trio.sleep(0.5)
+        async with Instance(fake_bus, "b-1").running():
+            assert await until(lambda: "b-1" in first.owners()) < 0.5

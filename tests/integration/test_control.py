@@ -413,7 +413,7 @@ def test_service_discovery_shows_what_can_be_asked(desk: Desk) -> None:
     """Each endpoint is there, with the schemas of what it takes and gives."""
     (info,) = desk.submitter.client.request_many("$SRV.INFO.scheduler", 1)
     found = {one["subject"]: one["metadata"] for one in info["endpoints"] if ".build." in one["subject"]}
-    questions = "list get why plan report unmasked history"
+    questions = "list get why plan instances report unmasked history"
     commands = "cancel pause resume retry skip approve reject extend limit"
     assert set(found) == {f"scheduler.build.{verb}" for verb in f"{questions} {commands}".split()}
     for metadata in found.values():
