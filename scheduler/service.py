@@ -2,6 +2,8 @@
 
 Its phases are nested, and begin and end as `Service.run` says. While it is open it takes builds; once stopped
 it refuses them and awaits what is in flight; when its grace ends it stops waiting, and closes.
+
+One file on purpose: the phases, in their order, beside the parts that they open.
 """
 
 from collections.abc import AsyncIterator, Callable
