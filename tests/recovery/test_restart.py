@@ -1495,9 +1495,9 @@ async def test_whoever_takes_over_hears_all_that_may_have_sent(autojump_clock: M
     [first, other] = [message.reply for message, _ in plant.requests]
     async with plant.run():
         await trio.sleep(3)
-    plant.broker.jetstream.leaderless.add("SCHEDULER_REPLIES")
     async with plant.run() as process:
         await trio.sleep(3)
+        plant.broker.jetstream.leaderless.add("SCHEDULER_REPLIES")
         address = parse(first)
         assert address is not None
         theirs = interest(address.owner)
