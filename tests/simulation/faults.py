@@ -216,7 +216,7 @@ class Faults:
 
     async def _leases_late(self, fault: Fault, until: float) -> None:
         """What is written to the bucket of the leases is stored late."""
-        self._world.broker.slow_leases = (1.0, 4.0, 6.0)[fault.number % 3]
+        self._world.broker.slow_leases = (0.5, 1.9, 6.0)[fault.number % 3]
         await trio.sleep(until)
         self._world.broker.slow_leases = 0.0
 

@@ -11,8 +11,8 @@ _SINGLE = 0.45
 """Of the scenarios, so many have one instance."""
 _TROUBLED = 0.65
 """Of those with several, so many have something happen to them; of the others, a quarter of that."""
-_ORDERLY = 0.2
-"""Of those with several to which something happens, so many see nothing but orderly stops."""
+_ALONE = 0.4
+"""Of those with several to which something happens, so many see one kind of it, and nothing else."""
 _LEASE = 15.0
 """Seconds after which a lease has run out; what is longer is seen by the others."""
 KINDS = (
@@ -65,8 +65,8 @@ class Instances:
     rates: tuple[float, ...] = (1.0,)
     """Seconds that pass on the clock of each process in a second, in turn."""
     troubles: tuple[Trouble, ...] = ()
-    orderly: bool = False
-    """Whether nothing goes wrong but that instances are stopped and started."""
+    alone: bool = False
+    """Whether nothing else goes wrong."""
 
     @property
     def until(self) -> float:
@@ -89,16 +89,36 @@ def instances(seed: int, begin: float, servers: int, *, calm: bool) -> Instances
     rates = tuple(1.0 if rng.random() < 0.5 else rng.uniform(0.97, 1.03) for _ in range(5))
     if rng.random() > (_TROUBLED if number > 1 else _TROUBLED / 4) or calm:
         return Instances(number, named, rates)
-    orderly = number > 1 and rng.random() < _ORDERLY
-    if orderly:
-        kind = rng.choice(("stop", "stop", "rolling"))
-        troubles = _trouble(rng, kind, max(5.1, begin + rng.uniform(0.0, 3.0)))
-        return Instances(number, named, rates, tuple(troubles), orderly=True)
+    if number > 1 and rng.random() < _ALONE:
+        return Instances(number, named, rates, tuple(rng.choice(_AIMS)(rng, begin)), alone=True)
     kinds = KINDS if servers < 2 else (*KINDS, "server apart", "server apart", "server apart")
-    troubles = []
+    troubles: list[Trouble] = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         troubles += _trouble(rng, rng.choice(kinds), max(0.8, begin + rng.uniform(0.0, 4.0)))
     return Instances(number, named, rates, tuple(troubles))
+
+
+def _stops(rng: random.Random, begin: float) -> list[Trouble]:
+    """Orderly stops, when others have been at work for a while."""
+    return _trouble(rng, rng.choice(("stop", "stop", "rolling")), max(5.1, begin + rng.uniform(0.0, 3.0)))
+
+
+def _pause_before_sending(rng: random.Random, begin: float) -> list[Trouble]:
+    """A process stands still between a commit and what follows from it, until others have its builds."""
+    # At the second, third or fourth append, mostly of whoever makes it; see `Faults`.
+    number = 9 * (4 * rng.randrange(100) + rng.choice((1, 1, 2, 3))) + rng.randrange(9)
+    return [Trouble(begin, "pause", rng.uniform(17.0, 23.0), number, "append arrived")]
+
+
+def _late_renewals(rng: random.Random, begin: float) -> list[Trouble]:
+    """Renewals come late, and then none goes through for long."""
+    number = 3 * rng.randrange(1_000) + 1
+    until = begin + rng.uniform(1.0, 4.0)
+    late = Trouble(max(0.8, begin - 1.0), "leases late", until - max(0.8, begin - 1.0), number)
+    return [late, Trouble(until, "leases leaderless", rng.uniform(12.0, 16.0), number)]
+
+
+_AIMS = (_stops, _stops, _pause_before_sending, _pause_before_sending, _late_renewals)
 
 
 def _trouble(rng: random.Random, kind: str, at: float) -> list[Trouble]:

@@ -181,7 +181,7 @@ def imagine(seed: int) -> Scenario:
             operating = evolve(operating, rules="", orders=(), strikes=(), max_bytes=0)
     calm = bool(servers.alone or (heavy is not None and not faults))
     several = instances(seed, first, servers.servers, calm=calm)
-    if several.orderly:
+    if several.alone:
         faults = [fault for fault in faults if fault.kind in HARMLESS]
     faults += [Fault(one.at, one.kind, one.seconds, one.number, one.moment) for one in several.troubles]
     heals_at = max(heals_at, several.until)

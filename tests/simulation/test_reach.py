@@ -1,9 +1,10 @@
 """The simulation gets to where faults are: a world in which little goes wrong would prove little."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
+from scheduler.fleet.lease import LEASE, RENEW_WITHIN, Standing
 from scheduler.jetstream.streams import SENTINEL
 from scheduler.journal.events import (
     Accepted,
@@ -18,13 +19,14 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.records import Record, decode_record
 from simulation.driver import simulate
+from simulation.instances import KINDS
 from simulation.judging import DEFAULT, chosen
 from simulation.scenario import FAULTS
 from simulation.trace import Step
 from simulation.vanishing import VANISHING
 
 WANTED = (
-    *sorted({*FAULTS, "clock", "server"}),
+    *sorted({*FAULTS, *KINDS, "clock", "server", "server apart"}),
     *VANISHING,
     *("server gone", "progress left", "reply arrived"),
     *("log purged", "stream removed", "log removed", "log restored"),
@@ -52,6 +54,10 @@ WANTED = (
     ),
     *("a second run", "a third run", "a late success adopted", "a late success before the next attempt"),
     *("taken up while paused", "taken up while cancelled", "taken up while it waits for another attempt"),
+    *("several instances have builds", "four instances", "paused", "goes on", "hung up", "Superseded"),
+    *("taken over after a lapse", "taken over from one that was paused and goes on", "handed over"),
+    *("retaken by name", "paused between a commit and the sending", "its lease ran out with requests queued"),
+    *("taken over in a cluster after a lapse", "a renewal that came late", "a lease is renewed again"),
     *("told approve", "told reject", "a gate that nobody decides", "taken up while a gate waits"),
     *("killed when an order has left", "killed before an operator is told", "told by a process that dies"),
 )
@@ -93,11 +99,91 @@ def _of_a_log(record: Record) -> Counter[str]:
     return met
 
 
+class _Fleet:
+    """Tells what is met of instances."""
+
+    def __init__(self, met: Counter[str], servers: int) -> None:
+        self._met = met
+        self._servers = servers
+        self._renewed: dict[str, float] = {}
+        """Time of the last renewal of each process that was stored."""
+        self._keys: dict[str, tuple[str, str]] = {}
+        """Process that has each lease, and what it says."""
+        self._left: dict[tuple[str, float], float] = {}
+        self._owners: dict[str, str] = {}
+        self._paused: set[str] = set()
+        self._went_on: set[str] = set()
+        self._started: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        """Components of each process that were started, and have not left."""
+
+    def see(self, step: Step) -> None:
+        """One step more."""
+        met = self._met
+        match step.kind:
+            case "lease left":
+                self._left[step.who, step.detail[3]] = step.time
+            case "lease kept":
+                self._lease(step)
+            case "paused":
+                self._paused.add(step.who)
+            case "goes on":
+                self._went_on.add(step.who)
+                late = step.time > self._renewed.get(step.who, step.time) + RENEW_WITHIN
+                met["its lease ran out with requests queued"] += late and bool(self._started[step.who])
+            case "request left":
+                self._started[step.who].discard((step.build, step.component))
+            case "fails":
+                met["Superseded"] += step.detail.startswith("Superseded")
+
+    def _lease(self, step: Step) -> None:
+        key, instance, standing, renewed, _ = step.detail
+        who = instance.rpartition("-")[0]
+        before = self._renewed.get(who, step.time)
+        self._met["a renewal that came late"] += step.time > self._left[who, renewed] + 1.0
+        self._met["a lease is renewed again"] += step.time > before + RENEW_WITHIN
+        self._renewed[who] = step.time
+        self._keys[key] = (who, standing)
+
+    def record(self, build: str, record: Record, now: float) -> None:
+        """One record more of a log."""
+        met, who = self._met, record.instance.rpartition("-")[0]
+        for event in record.events:
+            match event:
+                case Loading():
+                    self._taken_up(build, who, self._owners.get(build, who), now)
+                    self._owners[build] = who
+                case Accepted():
+                    self._owners[build] = who
+                case Started(component=component):
+                    self._started[who].add((build, component))
+                    met["paused between a commit and the sending"] += who in self._paused - self._went_on
+                case _:
+                    pass
+        met["several instances have builds"] += len(set(self._owners.values())) > 1
+        met["four instances"] += len(self._renewed) > 3
+
+    def _taken_up(self, build: str, who: str, before: str, now: float) -> None:
+        met = self._met
+        leases = [lease for lease in self._keys.values() if lease[0] == before]
+        if before == who:
+            return
+        if not leases:
+            met["retaken by name"] += 1
+        elif leases[0][1] == Standing.GONE.value:
+            met["handed over"] += 1
+        elif now > self._renewed[before] + LEASE / 1.05:
+            met["taken over after a lapse"] += 1
+            met["taken over in a cluster after a lapse"] += self._servers > 1
+            paused = before in self._paused - self._went_on
+            met["taken over from one that was paused and goes on"] += paused
+
+
 class _Follower:
     """Tells what is met from what came before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, servers: int) -> None:
         self.met: Counter[str] = Counter()
+        self._fleet = _Fleet(self.met, servers)
         self._departures: dict[tuple[str, str], str] = {}
         self._state: dict[str, str] = {}
         """Of a build: what an operator has made of it."""
@@ -113,11 +199,14 @@ class _Follower:
         """One step more."""
         met = self.met
         met[step.kind] += 1
+        self._fleet.see(step)
         match step.kind:
             case "fault begins":
                 met[step.detail[0]] += 1
             case "kept" if step.who == "SCHEDULER_LOG" and step.detail[0] != SENTINEL:
-                self._record(step.detail[0].rpartition(".")[2], decode_record(step.detail[2]))
+                build, record = step.detail[0].rpartition(".")[2], decode_record(step.detail[2])
+                self._record(build, record)
+                self._fleet.record(build, record, step.time)
             case "read back":
                 met["read back another's record"] += not step.detail.startswith(f"{step.who}-")
             case "request left":
@@ -147,7 +236,7 @@ class _Follower:
         self._last = step.kind
 
     def _record(self, build: str, record: Record) -> None:
-        self.met += _of_a_log(record)
+        self.met.update(_of_a_log(record))
         for event in record.events:
             match event:
                 case Accepted(document=document):
@@ -183,8 +272,9 @@ def _met() -> Counter[str]:
     for seed in chosen(DEFAULT):
         if all(met[what] for what in WANTED):
             break
-        follower = _Follower()
-        for step in simulate(seed).trace.steps:
+        driver = simulate(seed)
+        follower = _Follower(driver.scenario.cluster.servers)
+        for step in driver.trace.steps:
             follower.see(step)
         met += follower.met
     return met
