@@ -1,11 +1,13 @@
 """Faults of a simulated world, and their ends."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
 from support.fake_jetstream import NO_ROOM, UNAVAILABLE
 
+from scheduler.errors import BusClosed
 from scheduler.fleet.bucket import STREAM
 from scheduler.jetstream.streams import REPLIES
 from simulation.processes import Process
@@ -250,7 +252,9 @@ class Faults:
         connector = self._driver.connectors[fault.number % len(self._driver.connectors)]
         connector.die()
         await trio.sleep(until)
-        await connector.start()
+        # It may die again while it starts.
+        with suppress(BusClosed):
+            await connector.start()
 
     async def _cut_client(self, _: Fault, __: float) -> None:
         self._world.cut(self._driver.client)

@@ -11,8 +11,10 @@ _SINGLE = 0.45
 """Of the scenarios, so many have one instance."""
 _TROUBLED = 0.65
 """Of those with several, so many have something happen to them; of the others, a quarter of that."""
-_ALONE = 0.4
+_ALONE = 0.5
 """Of those with several to which something happens, so many see one kind of it, and nothing else."""
+_DELAY = 9.5
+"""Seconds from a renewal until builds are handed in that begin when it is about to run out."""
 _LEASE = 15.0
 """Seconds after which a lease has run out; what is longer is seen by the others."""
 KINDS = (
@@ -65,6 +67,8 @@ class Instances:
     rates: tuple[float, ...] = (1.0,)
     """Seconds that pass on the clock of each process in a second, in turn."""
     troubles: tuple[Trouble, ...] = ()
+    delay: float = 0.0
+    """Seconds by which builds are handed in later."""
     alone: bool = False
     """Whether nothing else goes wrong."""
 
@@ -90,7 +94,9 @@ def instances(seed: int, begin: float, servers: int, *, calm: bool) -> Instances
     if rng.random() > (_TROUBLED if number > 1 else _TROUBLED / 4) or calm:
         return Instances(number, named, rates)
     if number > 1 and rng.random() < _ALONE:
-        return Instances(number, named, rates, tuple(rng.choice(_AIMS)(rng, begin)), alone=True)
+        aim = rng.choice(_AIMS)
+        delay = _DELAY if aim is _late_renewals else 0.0
+        return Instances(number, named, rates, tuple(aim(rng, begin)), delay, alone=True)
     kinds = KINDS if servers < 2 else (*KINDS, "server apart", "server apart", "server apart")
     troubles: list[Trouble] = []
     for _ in range(rng.choice((1, 1, 2, 3))):
@@ -107,18 +113,20 @@ def _pause_before_sending(rng: random.Random, begin: float) -> list[Trouble]:
     """A process stands still between a commit and what follows from it, until others have its builds."""
     # At the second, third or fourth append, mostly of whoever makes it; see `Faults`.
     number = 9 * (4 * rng.randrange(100) + rng.choice((1, 1, 2, 3))) + rng.randrange(9)
-    return [Trouble(begin, "pause", rng.uniform(17.0, 23.0), number, "append arrived")]
+    # At a request there are others behind it, mostly, that have not left.
+    moment = rng.choice(("append arrived", "request left"))
+    return [Trouble(begin, "pause", rng.uniform(17.0, 23.0), number, moment)]
 
 
 def _late_renewals(rng: random.Random, begin: float) -> list[Trouble]:
-    """Renewals come late, and then none goes through for long."""
+    """Renewals come late, and then none goes through for long: the lease runs out when builds are young."""
     number = 3 * rng.randrange(1_000) + 1
-    until = begin + rng.uniform(1.0, 4.0)
+    until = begin + rng.uniform(1.0, 2.0)
     late = Trouble(max(0.8, begin - 1.0), "leases late", until - max(0.8, begin - 1.0), number)
     return [late, Trouble(until, "leases leaderless", rng.uniform(12.0, 16.0), number)]
 
 
-_AIMS = (_stops, _stops, _pause_before_sending, _pause_before_sending, _late_renewals)
+_AIMS = (_stops, _stops, _pause_before_sending, _pause_before_sending, _late_renewals, _late_renewals)
 
 
 def _trouble(rng: random.Random, kind: str, at: float) -> list[Trouble]:

@@ -285,8 +285,8 @@ class SimBus(Endpoint):
         self._guard()
         if link is not self.link:
             return
-        # Whoever is killed in the middle of it writes no more.
-        while not self.dead and (item := self.outbox.take()) is not None:
+        # Whoever is killed in the middle of it writes no more, or is stopped.
+        while not (self.dead or self.frozen) and (item := self.outbox.take()) is not None:
             if isinstance(item, Barrier):
                 self._ask(link, item)
             else:

@@ -185,6 +185,7 @@ def imagine(seed: int) -> Scenario:
         faults = [fault for fault in faults if fault.kind in HARMLESS]
     faults += [Fault(one.at, one.kind, one.seconds, one.number, one.moment) for one in several.troubles]
     heals_at = max(heals_at, several.until)
+    submissions = [evolve(one, at=one.at + several.delay) for one in submissions]
     return Scenario(
         seed=seed,
         builds=builds,
