@@ -127,11 +127,12 @@ class Sharing:
         for owner in names:
             stake.taking[owner] = stake.taking.get(owner, 0) + 1
         self._stale = True
-        while self._stale or any(
-            owner in stake.ledger.holders and not stake.covers(owner) for owner in names
-        ):
+        while not self._counts(names):
             self._nudge()
             await self._stepped.wait()
+            if not self._counts(names):
+                # A step that may do nothing, as the lease has run out, is over at once.
+                await trio.sleep(_READS)
         yield
         # Not where it was cancelled, or failed: then others free nothing before they have counted it.
         for owner in names:
@@ -140,6 +141,13 @@ class Sharing:
                 del stake.taking[owner]
         self._reclaimer.look_soon()
         self._nudge()
+
+    def _counts(self, names: Collection[str]) -> bool:
+        """Return whether the document, as of now, says that this instance counts requests of these."""
+        stake = self._stake
+        return not self._stale and all(
+            stake.covers(owner) for owner in names if owner in stake.ledger.holders
+        )
 
     def document(self) -> list[dict[str, Any]]:
         """Return the limits over the fleet, for operators: who has how much, and whose settings differ."""

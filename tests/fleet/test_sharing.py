@@ -229,3 +229,32 @@ async def test_while_the_bucket_is_out_of_reach_a_part_stays_as_it_is(
         assert one.begin(2) == 2
         server.silent = False
         await until(lambda: one.slots.taken == 4)
+
+
+async def test_a_take_over_that_waits_for_the_broker_does_not_spin(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease has run out meanwhile, and nothing can be read: it looks a few times a second."""
+    steps = 0
+    step = Sharing._try_step
+
+    async def counted(sharing: Sharing) -> None:
+        nonlocal steps
+        steps += 1
+        if steps > 1_000:
+            raise AssertionError("it spins")
+        await step(sharing)
+
+    async def take_over(sharing: Sharing) -> None:
+        async with sharing.taking_over(["b"]):
+            pass
+
+    async with Instance(fake_bus, "a").running() as one, trio.open_nursery() as nursery:
+        await trio.sleep(5)
+        monkeypatch.setattr(Sharing, "_try_step", counted)
+        fake_bus.taps.clear()
+        await until(lambda: not one.fleet.fresh)
+        nursery.start_soon(take_over, one.sharing)
+        await trio.sleep(20)
+        assert steps <= 20 * 11
+        nursery.cancel_scope.cancel()
