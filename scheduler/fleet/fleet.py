@@ -15,7 +15,7 @@ from scheduler.errors import BusError, JetStreamUnavailable, StreamNotFound
 from scheduler.fleet.absences import INSTANCE, PING, Absences
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
-from scheduler.fleet.lease import PERIOD, Judge, Load, Member, Standing
+from scheduler.fleet.lease import PERIOD, Found, Judge, Load, Member, Standing
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
@@ -131,7 +131,7 @@ class Fleet:
 
         By rendezvous hashing: all agree, and the builds of one that is gone spread over the others.
         """
-        names = [self.name, *(one.lease.name for one in self.others() if not one.lease.load.full)]
+        names = [self.name, *(one.lease.name for one in self.others() if one.takes)]
         return max(names, key=lambda name: _rank(name, build)) == self.name
 
     async def leased(self) -> frozenset[str]:
@@ -237,7 +237,7 @@ class Fleet:
         """Look at all leases once; returns whether they could be read."""
         began = trio.current_time()
         try:
-            self._judge.look(began, await self._bucket.read())
+            self._judge.look(began, await self._read())
             await self._absences.ask(self._live(), self._owners)
             await self._clear_away()
         except BusError as error:
@@ -258,6 +258,15 @@ class Fleet:
         if before != self._owners:
             self.on_change()
         return True
+
+    async def _read(self) -> dict[str, Found]:
+        """Read all leases; where their bucket is gone, make it again: without it nothing is ever renewed."""
+        try:
+            return await self._bucket.read()
+        except StreamNotFound:
+            log.warning("the bucket of the leases is gone: it is made again")
+            await self._bucket.make(self._replicas)
+            return await self._bucket.read()
 
     def _live(self) -> list[Member]:
         """Return the other instances whose lease is live."""

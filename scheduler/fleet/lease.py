@@ -112,6 +112,11 @@ class Member(Value, frozen=True):
         """Whether it owns builds: its lease has not run out, and it has not ended."""
         return not self.lapsed and self.lease.standing is not Standing.GONE
 
+    @property
+    def takes(self) -> bool:
+        """Whether it says that it takes builds."""
+        return self.lease.standing is Standing.ACTIVE and not self.lease.load.full
+
 
 class Judge:
     """Judges leases by the time for which this process saw them unchanged; pure."""
@@ -125,8 +130,14 @@ class Judge:
         """Time of the last look, where it succeeded."""
 
     def look(self, now: float, found: Mapping[str, Found]) -> None:
-        """Take in all leases, read completely; ``now`` is when the read began, on this process's clock."""
+        """Take in all leases, read completely; ``now`` is when the read began, on this process's clock.
+
+        A read that began before the last one says nothing new. A live lease that is not there any more was
+        not removed by its holder: it holds until it lapses.
+        """
         if self._last is not None:
+            if now < self._last:
+                return
             self._watched += min(max(0.0, now - self._last), _LONGEST_STEP)
         self._last = now
         kept = self._members
@@ -134,6 +145,9 @@ class Judge:
             key: old if (old := kept.get(key)) and old[0].revision == one.revision else (one, self._watched)
             for key, one in found.items()
         }
+        for key, old in kept.items():
+            if key not in found and Member(old[0].lease, old[0].revision, self._watched - old[1]).live:
+                self._members[key] = old
 
     def miss(self) -> None:
         """Take note that the leases cannot be read: the time until the next look does not count."""

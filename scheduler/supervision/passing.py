@@ -23,7 +23,7 @@ from scheduler.definition.subjects import may_be_answered
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, InvalidBuild
 from scheduler.fleet.fleet import INSTANCE, Fleet
-from scheduler.fleet.lease import Member, Standing
+from scheduler.fleet.lease import Member
 from scheduler.fleet.placing import HERE, Candidate, Placing, Report, estimate
 from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.runtime.logger import Logger
@@ -302,6 +302,5 @@ class Passing:
 
 def _candidate(member: Member) -> Candidate:
     lease = member.lease
-    takes = lease.standing is Standing.ACTIVE and not lease.load.full
     report = Report(lease.count, lease.load.components)
-    return Candidate(encode_token(lease.name), lease.instance, report, takes)
+    return Candidate(encode_token(lease.name), lease.instance, report, member.takes)

@@ -73,12 +73,24 @@ def test_one_that_has_gone_owns_nothing() -> None:
     assert not judge.members()[0].live
 
 
-def test_one_that_is_removed_is_no_member() -> None:
+def test_one_that_is_removed_after_its_time_is_no_member() -> None:
     """Nothing is remembered of it."""
     judge = Judge()
-    looks(judge, 0.0, 4.0)
-    judge.look(6.0, {})
+    now = looks(judge, 0.0, LEASE + PERIOD)
+    judge.look(now + PERIOD, {})
     assert judge.members() == []
+
+
+def test_one_that_is_removed_in_its_time_lapses() -> None:
+    """As where the whole bucket is removed by hand: its holder works on, and renews it in a moment."""
+    judge = Judge()
+    now = looks(judge, 0.0, 4.0)
+    ages = []
+    while judge.members():
+        now += PERIOD
+        judge.look(now, {})
+        ages += [member.age for member in judge.members()]
+    assert LEASE - PERIOD <= max(ages) < LEASE
 
 
 @given(st.lists(st.floats(0.0, 3.0), min_size=1, max_size=50), st.floats(1.0, 1.3))
@@ -130,3 +142,13 @@ def test_what_operators_see_of_a_member() -> None:
     judge.look(now + PERIOD, {"a": Found(A, 1)})
     judge.look(now + 2 * PERIOD, {"a": Found(A, 1)})
     assert document(judge.members()[0])["standing"] == "lapsed"
+
+
+def test_a_read_that_was_overtaken_by_a_later_one_says_nothing() -> None:
+    """It would count time twice, and make an older lease of a newer one."""
+    judge = Judge()
+    judge.look(0.0, {"a": Found(A, 1)})
+    judge.look(4.0, {"a": Found(A, 2)})
+    judge.look(1.0, {"a": Found(A, 1)})
+    judge.look(5.0, {"a": Found(A, 2)})
+    assert [(member.revision, member.age) for member in judge.members()] == [(2, 1.0)]
