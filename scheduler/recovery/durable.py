@@ -13,7 +13,8 @@ from scheduler.definition.tokens import encode_token
 from scheduler.dispatch.client import Capture
 from scheduler.errors import UnreadableLog
 from scheduler.fleet.fleet import Fleet
-from scheduler.fleet.lease import Load
+from scheduler.fleet.lease import Load, Standing
+from scheduler.fleet.sharing import Quotas, Sharing
 from scheduler.jetstream.streams import log_subject
 from scheduler.journal.records import Status, read_headers
 from scheduler.recovery.captured import find_captured
@@ -126,10 +127,13 @@ class Durable(Persistence):
         """Implement `Persistence.begin_to_end`: no other instance passes builds on to this one any more."""
         with trio.move_on_after(_GOODBYE):
             await self.fleet.drain()
+            # Another one may have been told to end in the same moment.
+            await self.fleet.look()
 
     async def drain(self, grace: float) -> None:
         """Implement `Persistence.drain`: hands everything over where another instance is there to take it."""
-        if self.fleet.others():
+        if any(one.lease.standing is Standing.ACTIVE for one in self.fleet.others()):
+            self._idle = not load_of(self.roster).in_flight
             await hand_over(self.roster, self._store)
         else:
             await super().drain(grace)

@@ -112,14 +112,15 @@ class Loader:
         loaded = Loaded()
         held = []
         # A log that was written to while it was listed may be listed twice: the last entry counts.
-        for entry in {entry.subject: entry for entry in entries}.values():
+        latest = {entry.subject: entry for entry in entries}
+        async for entry in paced(latest.values(), every=_MARKED_AT_ONCE):
             build = decode_token(entry.subject.rpartition(".")[2])
             # From now on a build that is submitted again waits until this one is decided.
             if build not in self._roster.quarantined and (one := await self._roster.reserve(build)):
                 held.append((one, entry))
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
-            for one, entry in held:
+            async for one, entry in paced(held, every=_MARKED_AT_ONCE):
                 if crash_loops.is_unproven(entry.headings):
                     loaded.unproven.append((one, entry))
                 else:

@@ -20,6 +20,7 @@ from scheduler.recovery.captured import CapturedReplies
 from scheduler.recovery.expired import ExpiredCalls
 from scheduler.recovery.loader import Loaded, Loader
 from scheduler.recovery.orphans import Orphans
+from scheduler.runtime.pace import paced
 from scheduler.stores.commit_health import ask_the_log
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.log_reader import Entry
@@ -35,6 +36,7 @@ _PROOF_ALONE = 0.05
 _HEAD_START = 3.0
 """Seconds that an instance has to take over the builds which are its own to take first."""
 _FIRST_LOOKS = (5.0, 30.0)
+_LOOKED_AT_AT_ONCE = 100
 _LOOK_PERIOD = 600.0
 """Seconds between looks for orphans, after the first two."""
 
@@ -141,14 +143,19 @@ class Restart:
     async def _orphans_now(self) -> tuple[list[Entry], list[Entry]]:
         """Return the logs without an owner: those that are this process's to take first, and the others."""
         await self._may_work()
-        unfinished = await self._unfinished()
+        # Those that are quarantined stay with those who wrote to them last, perhaps long ago.
+        quarantined = self._roster.quarantined
+        unfinished = [
+            (build, entry)
+            async for entry in paced(await self._unfinished(), every=_LOOKED_AT_AT_ONCE)
+            if (build := decode_token(entry.subject.rpartition(".")[2])) not in quarantined
+        ]
         # Asked last: who has come and begun a build meanwhile owns it.
-        owners = await self._owners({entry.owner for entry in unfinished})
+        owners = await self._owners({entry.owner for _, entry in unfinished})
         ours: list[Entry] = []
         others: list[Entry] = []
-        for entry in unfinished:
+        async for build, entry in paced(unfinished, every=_LOOKED_AT_AT_ONCE):
             if not entry.owner or encode_token(entry.owner) not in owners:
-                build = decode_token(entry.subject.rpartition(".")[2])
                 (ours if self._is_first(build) else others).append(entry)
         return ours, others
 

@@ -1,0 +1,60 @@
+"""Builds between two instances of a fleet: what one leaves, and when another takes it over."""
+
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
+import pytest
+import trio
+from support.durable import Plant, log_of, until
+from support.fakes import document, ignore
+from support.instances import Other
+from trio.testing import MockClock
+
+from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.lease import Standing
+from scheduler.journal.events import Accepted, Sent, Started
+
+CHAIN = document("ab", [("a", "b")])
+
+
+@pytest.mark.parametrize(("standing", "awaits"), [(Standing.ACTIVE, False), (Standing.DRAINING, True)])
+async def test_builds_are_left_to_others_only_where_these_take_them(
+    autojump_clock: MockClock, standing: Standing, awaits: bool
+) -> None:
+    """Where all are told to end in the same moment, each awaits what it has in flight."""
+    plant = Plant(ignore)
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        other = Other(plant.broker)
+        await other.open(nursery)
+        assert (await process.submit(CHAIN))["status"] == "accepted"
+        fleet = process.service.persistence.fleet
+        assert fleet is not None
+        await until(fleet.others, 10)
+        other.renews = False
+        await other.renew(standing)
+        process.service.stop()
+        await trio.sleep(5)
+        plant.answer("a")
+        await trio.sleep(5)
+        settled = [one for record in plant.broker.told() for one in record if one == "settled a"]
+        assert bool(settled) is awaits
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_log_that_nobody_can_read_delays_no_take_over(autojump_clock: MockClock) -> None:
+    """Who wrote it has perhaps gone long ago; that is not found out anew for each look."""
+    plant = Plant(ignore)
+    await plant.broker.set_up()
+    plant.broker.publish(log_of("b9"), b"{}")
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        other = Other(plant.broker)
+        await other.open(nursery)
+        await trio.sleep(61)
+        assert list(process.service.roster.quarantined) == ["b9"]
+        digest = "00" * 16
+        plant.broker.write(Accepted(CHAIN, digest, "0123456789abcdef"), digest=digest)
+        plant.broker.write(Started("a", "b1/a/1", b""), Sent("a", "b1/a/1"))
+        other.renews = False
+        await other.renew(Standing.GONE)
+        process.bus.deliver(NEWS, b"")
+        assert await until(lambda: process.service.roster.see("b1"), 30) < 1
+        nursery.cancel_scope.cancel()
