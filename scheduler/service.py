@@ -198,7 +198,7 @@ class Service:
                 )
                 counters = partial(counters_of, notifier)
                 await Discovery(self._asked, identity, endpoints, self._presence, counters).open()
-                _log.info("ready", store=persistence.store.name, version=__version__)
+                _log.info("ready", version=__version__, **persistence.description)
                 self._stopping.ready = True
                 task_status.started()
                 await self._stopping.asked.wait()
@@ -272,7 +272,8 @@ class Service:
                 executor=self._executor,
                 notices=notices_of(self._settings, notifier),
             )
-            supervisor = Supervisor(roster, self.planner, runner, store, persistence.orphans.note)
+            name = "" if persistence.fleet is None else persistence.fleet.name
+            supervisor = Supervisor(roster, self.planner, runner, store, persistence.orphans.note, name=name)
             yield BuildParts(
                 self.planner, runner, supervisor, self.connectors, self.reader, peers, self._executor
             )

@@ -7,6 +7,8 @@ STATES: Final = ("waiting", "running", "retrying", "completed", "errored", "skip
 """States of a component in events and answers, which are counted."""
 GATED: Final = "gated"
 """State in answers of a component that waits for a person; among the counts it is waiting."""
+TAKEN_OVER: Final = "taken_over"
+"""Event of a build: another process has it from now on."""
 
 
 def counts_of(changes: Sequence[Mapping[str, Any]], skipped: int) -> dict[str, int]:

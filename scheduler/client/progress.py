@@ -11,7 +11,7 @@ from typing import Any
 from attrs import define, evolve, field, frozen
 
 from scheduler.client.attempts import SLOWEST, Failing, Running, Slowest, note_beats, read_note
-from scheduler.client.counts import GATED, STATES, counts_of
+from scheduler.client.counts import GATED, STATES, TAKEN_OVER, counts_of
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.orders import ToldOrder, read_event, read_order
 from scheduler.client.timeline import FINISHED, Span, read_timeline
@@ -97,6 +97,7 @@ class Progress:
     """Number of the last event by the last summary; we should have that event by the next summary."""
     _states: dict[str, str] = field(factory=dict)
     _slowest: Slowest = field(factory=Slowest)
+    _taker: str = ""  # origin of which it was told that it has the build
 
     def count(self, state: str) -> int:
         """Return the number of components in a state."""
@@ -164,7 +165,7 @@ class Progress:
         if sequence <= self.sequence:
             # Known, unless it is younger than what we know: another process counts from 1 again.
             self.behind |= time is not None and time > self._as_of
-            return False
+            return event.get("event") == TAKEN_OVER and self._taker != self.source  # no snapshot tells it
         self.behind |= sequence > self.sequence + 1
         self.sequence = sequence
         if time is not None:
@@ -192,6 +193,7 @@ class Progress:
 
     def _apply_to_build(self, event: Mapping[str, Any], now: float) -> News:
         what = str(event["event"])
+        self._taker = self.source if what == TAKEN_OVER else self._taker
         self.status = _STATUS_AFTER.get(what, self.status)
         self.gated = max(0, self.gated + (what == GATED) - (what in {"approved", "rejected"}))
         self.order = read_event(event, now) or self.order

@@ -121,7 +121,8 @@ def _of_the_build(item: News, build: str) -> str:
         cure = shlex.join(["scheduler", "approve", build, item.error])
         return f"{item.error} waits for approval: {cure}"
     order = None if item.event is None else read_event(item.event, 0.0)
-    by = f" by {order.who}" if order is not None and order.by else ""
+    who = order.who if order is not None else (item.event or {}).get("owner")
+    by = f" by {who}" if isinstance(who, str) and who else ""
     said = item.state.replace("_", " ")
     return f"{said}{by}: {item.error}" if item.error else said + by
 

@@ -73,6 +73,8 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
     """Whether the broker says who it was."""
     reason: str | None = None
     text: str | None = None
+    owner: str | None = None
+    """Instance that has the build from now on."""
     status: str | None = None
     """Status of the build at its end."""
     error: str | None = None
@@ -216,6 +218,17 @@ class Track(Observer):
         self._note(event)
         if what == "gated" and component is not None and self._notices is not None:
             self._notices.gated(self.plan, now, component)
+
+    def taken_over(self, in_flight: int, owner: str) -> None:
+        """Note that this process has the build from now on.
+
+        Args:
+            in_flight: number of requests that await their reply.
+            owner: name of this instance; empty where the store is not shared.
+        """
+        text = f"{in_flight} in flight"
+        now = self.timings.clock()
+        self._note(_Event("taken_over", self.sequence + 1, now, text=text, owner=owner or None))
 
     def unkept(self, order: Order) -> None:
         """Implement `Observer.unkept`."""

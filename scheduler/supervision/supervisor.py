@@ -39,6 +39,7 @@ class Supervisor:
         runner: runs the builds that begin.
         store: store of the builds.
         on_orphan: callback for when a build is submitted that has a log and is not held here.
+        name: name of this instance; empty where the store is not shared.
     """
 
     def __init__(
@@ -48,12 +49,15 @@ class Supervisor:
         runner: Runner,
         store: Store,
         on_orphan: Callable[[], None] = lambda: None,
+        *,
+        name: str = "",
     ) -> None:
         self._roster = roster
         self._planner = planner
         self._runner = runner
         self._store = store
         self._on_orphan = on_orphan
+        self._name = name
         self._log = RateLimitedLog(_log, burst=_MOST_LINES)
 
     async def submit(self, prepared: Prepared, sender: str = UNKNOWN) -> bool:
@@ -165,7 +169,7 @@ class Supervisor:
             settled=plan.phases.settled,
             owner_before=owner,
         )
-        track.taken_over(in_flight)
+        track.taken_over(in_flight, self._name)
         self._runner.start(held, walk, track)
         return walk
 

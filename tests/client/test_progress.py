@@ -251,6 +251,17 @@ def test_events_before_a_snapshot_are_known(told: Told, progress: Progress) -> N
     assert counts(progress) == {"running": 1, "waiting": 1, "completed": 1}
 
 
+def test_who_took_the_build_over_is_told_even_if_the_snapshot_came_first(
+    told: Told, progress: Progress
+) -> None:
+    """Once, as no snapshot says it; which of the two comes first is a matter of milliseconds."""
+    progress.apply(told.message(event("a", "running", 0)) | {"source": "one"}, 100.0)
+    taken = told.message({"event": "taken_over", "time": 1.0, "text": "1 in flight"}) | {"source": "two"}
+    progress.snapshot(told.answer(1.5) | {"source": "two"}, 101.5)
+    assert [item.state for item in progress.apply(taken, 101.6)] == ["taken_over"]
+    assert progress.apply(taken, 101.7) == []
+
+
 def test_a_summary_tells_the_limits_and_the_end(told: Told, progress: Progress) -> None:
     """Limits and the expected end are there while somebody answers, and gone when nobody does."""
     limits = [{"limit": "vpc.create.*=5", "waiting": 7}, {"limit": 5}, None]

@@ -287,17 +287,21 @@ def test_a_pipe_is_told_of_retries_and_of_what_happens_to_the_build() -> None:
     """What is tried again, skipped, paused or resumed has a line of its own."""
     out = io.StringIO()
     told, progress = Told("a", "b"), Progress("b", "build.create", 100.0)
-    view = PlainView(progress, Console(file=out, width=40))
+    view = PlainView(progress, Console(file=out, width=60))
     message = told.message(
         event("a", "retrying", 1, error="throttled", retry_in=2.0),
         event("b", "skipped", 2),
         {"event": "paused", "time": 3.0, "reason": "lunch"},
+        {"event": "taken_over", "time": 4.0, "text": "2 in flight", "owner": "scheduler-2"},
+        {"event": "taken_over", "time": 5.0, "text": "2 in flight"},
     )
     view.update(progress.apply(message, 103.0), 103.0)
     assert [line.split(maxsplit=1)[1] for line in out.getvalue().splitlines()] == [
         "retry   a  attempt 1 failed, again in 2.0s: throttled",
         "skip    b",
         "build   paused: lunch",
+        "build   taken over by scheduler-2: 2 in flight",
+        "build   taken over: 2 in flight",
     ]
 
 

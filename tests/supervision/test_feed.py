@@ -545,3 +545,15 @@ async def test_thousands_of_heartbeats_share_messages(autojump_clock: MockClock)
         sizes = [len(one["beats"]) for one in messages(pulsing.bench.bus)]
         assert sum(sizes) == 1_200
         assert max(sizes) == 500
+
+
+async def test_a_build_that_was_taken_over_names_its_owner(
+    autojump_clock: MockClock, fake_bus: FakeBus, feed: Feed
+) -> None:
+    """Where builds are shared; a watcher then knows where to look."""
+    follow(feed).taken_over(2, "scheduler-1")
+    follow(feed, "b2").taken_over(0, "")
+    await trio.sleep(1)
+    ((first,), (second,)) = (messages(fake_bus, build)[0]["events"] for build in ("b1", "b2"))
+    assert (first["event"], first["text"], first["owner"]) == ("taken_over", "2 in flight", "scheduler-1")
+    assert "owner" not in second
