@@ -55,9 +55,14 @@ def differences(instances: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _row(one: Mapping[str, Any], now: float) -> list[str]:
-    standing = text(one.get("standing")) + (", full" if one.get("full") is True else "")
+    standing = text(one.get("standing"))
+    works = standing in _AT_WORK
+    if works and one.get("full") is True:
+        standing += ", full"
     age, began = number(one.get("age")), number(one.get("began"))
-    figures = [f"{whole(one.get(name)):,}" for name in ("builds", "components", "in_flight")]
+    # The lease of one that does not work says what it once had.
+    names = ("builds", "components", "in_flight")
+    figures = [f"{whole(one.get(name)):,}" if works else "-" for name in names]
     return [
         printable(text(one.get("name"))),
         printable(standing),

@@ -37,14 +37,14 @@ def fleet(*instances: JSON) -> JSON:
 
 
 def test_each_instance_is_a_line(scheduler: FakeScheduler, capsys: Captured) -> None:
-    """With what it does, what it has, the age of its lease, and how long it runs."""
-    lapsed = instance("beta", standing="lapsed", age=75.0, builds=0, components=0, in_flight=0)
+    """With what it does, what it has if it works, the age of its lease, and how long it runs."""
+    lapsed = instance("beta", standing="lapsed", age=75.0, full=True)
     scheduler.say("instances", fleet(instance("alpha", full=True), lapsed))
     assert cli.main(["instances"]) == 0
     head, first, second, answered = capsys.readouterr().out.splitlines()
     assert head.split() == ["NAME", "STANDING", "VERSION", "BUILDS", "COMPONENTS", "FLIGHT", "LEASE", "UP"]
     assert first.split() == ["alpha", "active,", "full", "1.0.0", "12", "34,567", "890", "1.2s", "2h00m"]
-    assert second.split()[:7] == ["beta", "lapsed", "1.0.0", "0", "0", "0", "1m15s"]
+    assert second.split()[:7] == ["beta", "lapsed", "1.0.0", "-", "-", "-", "1m15s"]
     assert answered == "answered by alpha"
 
 
