@@ -217,7 +217,7 @@ def _check_limits(
             )
     if len(diagnosis.findings) == before:
         room = "without a limit of the account" if most is None else f"of {size(most)}"
-        diagnosis.ok("jetstream", f"is there; {size(stored)} used, {room}")
+        diagnosis.ok("jetstream", f"is there; {size(stored)} used or reserved, {room}")
 
 
 def _bound(limit: Any) -> int | None:
