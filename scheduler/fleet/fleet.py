@@ -24,7 +24,8 @@ __all__ = ["INSTANCE", "NEWS", "Fleet", "Superseded"]
 NEWS: Final = "scheduler.fleet.news"
 """Subject on which an instance says that its lease has changed in a way that others should not wait for."""
 CAME: Final = "another instance has come"
-WENT: Final = "another instance owns no builds any more: they are taken over"
+WENT: Final = "another instance has gone: its builds are taken over"
+MADE_AGAIN: Final = "the bucket of the leases was removed: it is made again"
 _BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
 _PAUSE: Final = 1.0
@@ -242,6 +243,8 @@ class Fleet:
             await self._clear_away()
         except BusError as error:
             self._judge.miss()
+            if isinstance(error, StreamNotFound):
+                await self._make_again()
             if not self._unreadable:
                 log.info("the leases of the fleet cannot be read now", reason=str(error))
             self._unreadable = True
@@ -252,21 +255,29 @@ class Fleet:
             frozenset({self.instance, *(one.lease.instance for one in self.others())}),
         )
         for instance in sorted(self._owners - before):
-            log.info(CAME, other=instance)
+            log.info(CAME, other=self._name_of(instance), process=instance)
         for instance in sorted(before - self._owners):
-            log.warning(WENT, other=instance)
+            gone = self.find(instance)
+            # An end in order is nothing to worry about.
+            ended = gone is not None and gone.lease.standing is Standing.GONE
+            (log.info if ended else log.warning)(WENT, other=self._name_of(instance), process=instance)
         if before != self._owners:
             self.on_change()
         return True
 
-    async def _read(self) -> dict[str, Found]:
-        """Read all leases; where their bucket is gone, make it again: without it nothing is ever renewed."""
+    async def _make_again(self) -> None:
+        """Make the bucket that was removed while this process ran; each lease is written when it is due."""
         try:
-            return await self._bucket.read()
-        except StreamNotFound:
-            log.warning("the bucket of the leases is gone: it is made again")
             await self._bucket.make(self._replicas)
-            return await self._bucket.read()
+        except BusError as error:
+            log.info("the bucket of the leases cannot be made again now", reason=str(error))
+        else:
+            log.error(MADE_AGAIN)
+
+    def _name_of(self, instance: str) -> str:
+        """Return the name of the instance whose process this is, as far as its lease tells it."""
+        member = self.find(instance)
+        return instance if member is None else member.lease.name
 
     def _live(self) -> list[Member]:
         """Return the other instances whose lease is live."""

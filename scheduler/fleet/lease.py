@@ -141,7 +141,9 @@ class Judge:
             self._watched += min(max(0.0, now - self._last), _LONGEST_STEP)
         self._last = now
         kept = self._members
-        self._members = {
+        # Nobody removes a live lease but with the bucket: its holder may work until it would lapse.
+        gone = {key: one for key, one in kept.items() if key not in found and self._member(*one).live}
+        self._members = gone | {
             key: old if (old := kept.get(key)) and old[0].revision == one.revision else (one, self._watched)
             for key, one in found.items()
         }
@@ -155,10 +157,10 @@ class Judge:
 
     def members(self) -> list[Member]:
         """Return all instances that have a lease, by name."""
-        return [
-            Member(found.lease, found.revision, self._watched - since)
-            for _, (found, since) in sorted(self._members.items())
-        ]
+        return [self._member(*one) for _, one in sorted(self._members.items())]
+
+    def _member(self, found: Found, since: float) -> Member:
+        return Member(found.lease, found.revision, self._watched - since)
 
 
 class Tenure:

@@ -73,11 +73,22 @@ def test_one_that_has_gone_owns_nothing() -> None:
     assert not judge.members()[0].live
 
 
-def test_one_that_is_removed_after_its_time_is_no_member() -> None:
-    """Nothing is remembered of it."""
+def test_one_that_is_removed_is_no_member_once_it_would_have_lapsed() -> None:
+    """If somebody removes the bucket, those who work go on doing so, and keep their builds."""
     judge = Judge()
-    now = looks(judge, 0.0, LEASE + PERIOD)
+    now = looks(judge, 0.0, 4.0)
+    while (now := now + PERIOD) < LEASE:
+        judge.look(now, {})
+        assert [member.live for member in judge.members()] == [True]
     judge.look(now + PERIOD, {})
+    assert judge.members() == []
+
+
+def test_one_that_ended_and_is_removed_is_no_member() -> None:
+    """Nothing is waited for, as it owns nothing."""
+    judge = Judge()
+    judge.look(0.0, {"a": Found(Lease("a-1", "a", Standing.GONE), 1)})
+    judge.look(2.0, {})
     assert judge.members() == []
 
 
