@@ -153,6 +153,9 @@ class ConnectorClient:
             tenure=tenure,
         )
         """Publishes requests, and times attempts out."""
+        if tenure is not None:
+            # While the connection was away, another process may have found this one gone.
+            bus.on_connected(self.hold_back)
         self.beats = Beats(
             bus,
             timers,
@@ -313,7 +316,7 @@ class ConnectorClient:
         self.sending.give_up(call, reason)
 
     def hold_back(self) -> None:
-        """Hold back all requests that have not left: this process may not send them any more. Synchronous."""
+        """Hold back all requests that have not left, until their builds are confirmed. Synchronous."""
         self.sending.hold_back(self.router.by_token.values())
 
     def hand_over(self, build: str) -> None:

@@ -163,7 +163,7 @@ class Sending:
             call.departing(call)
 
     def hold_back(self, calls: Iterable[Call]) -> None:
-        """Hold back those requests that wait for a connection: this process may not send them any more."""
+        """Hold back those requests that wait for a connection, until their builds are confirmed."""
         for call in calls:
             if self.held is not None and call.is_queued and call.outgoing is not None:
                 call.outgoing.withdraw()

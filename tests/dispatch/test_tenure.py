@@ -180,3 +180,18 @@ async def test_one_that_is_due_again_is_sent_once(autojump_clock: MockClock, ben
         bench.right.give()
         await trio.sleep(1)
         assert bench.requests == ["b1"]
+
+
+async def test_what_waited_for_a_connection_leaves_once_its_build_is_confirmed(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """Meanwhile another process may have found this one gone, though its right still holds."""
+    async with bench.running() as client:
+        bench.right.lost.add("b1")
+        bench.bus.disconnect()
+        client.send(request("a", build="b1"))
+        client.send(request("a", build="b2"))
+        bench.bus.reconnect()
+        await trio.sleep(10)
+        assert sorted(bench.right.asked) == ["b1", "b2"]
+        assert bench.requests == ["b2"]
