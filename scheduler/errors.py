@@ -265,9 +265,11 @@ class BuildLost(StoreError):
 class AlreadyLogged(StoreError):
     """A build is to begin under an id that has a log already."""
 
-    def __init__(self, message: str, *, digest: str = "", status: str = "") -> None:
+    def __init__(self, message: str, *, digest: str = "", status: str = "", owner: str = "") -> None:
         self.digest = digest
         """Digest of the build in that log."""
+        self.owner = owner
+        """Process that wrote the last record; empty where it does not say."""
         self.status = status
         """Status of that log: ``open``, ``finished`` or ``reported``."""
         super().__init__(message)

@@ -217,7 +217,7 @@ class Service:
         """Keep what was learnt, take no more builds, and flush the answers."""
         with trio.move_on_after(_GOODBYE):
             await recovery.keep_experience()
-        with trio.move_on_after(_GOODBYE):
+        with trio.move_on_after(2 * _GOODBYE):
             await self.persistence.leave()
         # A silent server would not answer a flush either.
         if not await reception.close():
@@ -273,7 +273,7 @@ class Service:
                 notices=notices_of(self._settings, notifier),
             )
             name = "" if persistence.fleet is None else persistence.fleet.name
-            supervisor = Supervisor(roster, self.planner, runner, store, persistence.orphans.note, name=name)
+            supervisor = Supervisor(roster, self.planner, runner, store, persistence.note_orphan, name=name)
             yield BuildParts(
                 self.planner, runner, supervisor, self.connectors, self.reader, peers, self._executor
             )

@@ -138,8 +138,15 @@ class Durable(Persistence):
         else:
             await super().drain(grace)
 
+    def note_orphan(self, owner: str) -> None:
+        """Implement `Persistence.note_orphan`: what a live instance has is no orphan."""
+        if owner == self.fleet.instance or owner not in self.fleet.owners():
+            self.orphans.note()
+
     async def leave(self) -> None:
         """Implement `Persistence.leave`."""
+        with trio.move_on_after(_GOODBYE):
+            await self.sharing.leave(idle=self._idle)
         await self.fleet.leave()
 
     @asynccontextmanager

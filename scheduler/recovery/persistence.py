@@ -118,6 +118,13 @@ class Persistence:
         """Return a number that grows while any process works; raises BusError where it cannot be read."""
         return 0
 
+    def share_limits(self, quotas: Quotas, rules: Sequence[LimitRule]) -> None:
+        """Let the limits of the settings hold over all schedulers that share builds; called before `open`."""
+
+    def note_orphan(self, _owner: str) -> None:
+        """Note that a build whose last writer is ``_owner``, or unknown, may have no owner any more."""
+        self.orphans.note()
+
     async def begin_to_end(self) -> None:
         """Say to others that this process takes no more builds, before it takes none."""
 

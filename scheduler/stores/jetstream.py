@@ -27,7 +27,9 @@ from scheduler.jetstream.streams import LOG, REPLIES, StreamLayout, log_subject
 from scheduler.journal.events import Accepted, Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
+    RECORD_HEADER,
     accepted_chunks,
+    instance_of,
     read_headers,
 )
 from scheduler.runtime.clock import BuildClock
@@ -242,7 +244,8 @@ class JetStreamStore:
             status = read_headers(last.headers).status.value
         except UnreadableLog:
             status = "unreadable"
-        return AlreadyLogged(text, digest=first.headers.get(DIGEST_HEADER, ""), status=status)
+        owner = instance_of(last.headers.get(RECORD_HEADER, ""))
+        return AlreadyLogged(text, digest=first.headers.get(DIGEST_HEADER, ""), status=status, owner=owner)
 
     def _log(self, build: str) -> BuildLog:
         log = self._logs.get(build)

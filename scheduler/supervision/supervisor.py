@@ -38,7 +38,8 @@ class Supervisor:
         planner: makes plans.
         runner: runs the builds that begin.
         store: store of the builds.
-        on_orphan: callback for when a build is submitted that has a log and is not held here.
+        on_orphan: callback for when a build is submitted that has a log and is not held here, with the
+            process that wrote the log last; empty where that is not known.
         name: name of this instance; empty where the store is not shared.
     """
 
@@ -48,7 +49,7 @@ class Supervisor:
         planner: Planner,
         runner: Runner,
         store: Store,
-        on_orphan: Callable[[], None] = lambda: None,
+        on_orphan: Callable[[str], None] = lambda _: None,
         *,
         name: str = "",
     ) -> None:
@@ -93,7 +94,7 @@ class Supervisor:
                 held.refusal = self._known(build, known)
                 raise refused(*held.refusal) from None
             if not finished:
-                self._on_orphan()
+                self._on_orphan(known.owner)
         except StoreError as error:
             held.refusal = "store", prepared.secrets.mask(store_failure(error), 2_000)
             raise refused(*held.refusal) from None
