@@ -4,7 +4,8 @@
 
 import pytest
 import trio
-from support.durable import Plant, ignore
+from support.durable import Plant
+from support.fakes import ignore
 from trio.testing import MockClock
 
 from scheduler.fleet.fleet import Fleet
