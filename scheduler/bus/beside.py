@@ -6,6 +6,9 @@ because of its backlog, the others continue.
 
 While the connection is away, the first one has its subscriptions. For a moment both have them, so this is for
 queue groups only, whose members share the messages.
+
+In a cluster it is on the first one's server, and on no other: another one may be that of the listener
+(`scheduler.bus.listener`), and with that server both would go, while the first connection hears nothing.
 """
 
 from collections.abc import AsyncIterator
@@ -16,7 +19,7 @@ import trio
 from scheduler.bus import Handler, HeaderBlock, Headers, Outgoing, Subscription
 from scheduler.bus.companion import Companion
 from scheduler.bus.endpoint import Interest
-from scheduler.bus.guards import TURN
+from scheduler.bus.guards import TURN, Connection
 from scheduler.bus.nats import FIRST_DELAY, NatsBus
 from scheduler.bus.options import BusOptions
 from scheduler.errors import BusError, NotPermitted
@@ -167,7 +170,18 @@ class BesideBus(Companion):
         self._moved.set()
         self._came.set()
 
+    @property
+    def _apart(self) -> bool:
+        """Whether this connection is on another server than the first one has, or had last."""
+        return bool(self._first.cluster) and self.server_id != self._first.server_id
+
+    def _check_server(self, connection: Connection) -> None:
+        if self._first.cluster and connection.server_id != self._first.server_id:
+            raise BusError("the first connection is to another server")
+
     def _note_first(self) -> None:
+        if self._connection is not None and self._apart:
+            self._connection.lose("the first connection is to another server now")
         self._needed = not self.connected
         self._moved.set()
 

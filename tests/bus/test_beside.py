@@ -3,12 +3,14 @@
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 from conftest import ServerFactory
 from structlog.testing import capture_logs
 from support.brokers import NatsServer, eventually
+from support.clusters import Cluster, cluster
 
 from scheduler.bus import Message
 from scheduler.bus import beside as beside_module
@@ -262,3 +264,50 @@ async def test_one_that_is_cut_off_again_and_again_is_stood_in_for_unless_that_i
                 await eventually(lambda: len(beside._lent) == 1, 20)
                 assert await ask(bus) == b"x"
             nursery.cancel_scope.cancel()
+
+
+async def test_in_a_cluster_it_goes_where_the_first_one_goes() -> None:
+    """On another server it might go together with the second connection for replies."""
+    with cluster(jetstream=False) as servers:
+        options = BusOptions(tuple(server.url for server in servers.servers), name="scheduler test")
+        async with open_bus(options) as bus, open_beside(bus, options, "questions") as beside:
+            await answering(beside)
+            old = servers.at(bus.url)
+            assert beside.server_id == bus.server_id
+            # It alone is given up, as it holds what a server that stands still does not take.
+            old.pause()
+            for _ in range(40):
+                bus.publish("a", bytes(500_000))
+
+            def is_given_up() -> bool:
+                bus.drop_buffered("as a test")
+                return not bus.connected
+
+            await eventually(is_given_up)
+            old.resume()
+            await eventually(lambda: bus.connected and bus.url != old.url, 20)
+            await eventually(lambda: beside.connected and beside.server_id == bus.server_id)
+            assert await ask(bus) == b"x"
+
+
+async def test_in_a_cluster_it_is_on_no_other_server_than_the_first_one(tmp_path: Path) -> None:
+    """Also while their server is away, and it knows another one."""
+    servers = Cluster(tmp_path, 2, {}, jetstream=False, user_info="")
+    for server in servers.servers:
+        server.config["cluster"]["no_advertise"] = True
+    try:
+        servers.start()
+        one, other = servers.servers
+        options = BusOptions((one.url,), name="scheduler test")
+        both_of_them = BusOptions((one.url, other.url), name="scheduler test")
+        async with open_bus(options) as bus, open_beside(bus, both_of_them, "questions") as beside:
+            seen: list[str] = []
+            beside.on_connected(lambda: seen.append(beside.server))
+            one.kill()
+            await eventually(lambda: not (bus.connected or beside.connected))
+            await trio.sleep(1)
+            one.start()
+            await eventually(lambda: bus.connected and beside.connected, 20)
+            assert set(seen) == {one.url}
+    finally:
+        servers.close()
