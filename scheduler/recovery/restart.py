@@ -4,8 +4,9 @@ In order: unfinished builds are found and replayed; the replies that came while 
 only then is anything sent, awaited against its deadline, or given up.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import aclosing
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import chain, repeat
 
 import structlog
@@ -29,6 +30,8 @@ from scheduler.supervision.roster import Roster
 _log = structlog.get_logger()
 
 _PAUSE = 1.0
+"""Most seconds between two looks for orphans, where there is word of some."""
+_SHORTEST_PAUSE = 0.1
 _PROOF = 0.3
 """Seconds after which a build that was taken up is marked stable: the process did not die of it."""
 _PROOF_ALONE = 0.05
@@ -121,17 +124,23 @@ class Restart:
         us, since a partition for example, may go.
         """
         pauses = chain(_FIRST_LOOKS, repeat(_LOOK_PERIOD))
+        left: dict[tuple[str, str], float] = {}
+        """Times at which other instances will have had their head start, by log and last owner."""
         while True:
-            with trio.move_on_after(next(pauses)):
+            # An instance that goes meanwhile leaves builds that are this one's to take first.
+            with trio.move_on_after(next(pauses)), trio.move_on_at(min(left.values(), default=math.inf)):
                 await self._orphans.noted()
+            began = trio.current_time()
             ours, others = await self._orphans_now()
-            await self._take_over(ours, nursery)
-            if others:
-                # They are for other instances, unless these cannot take them.
-                await trio.sleep(_HEAD_START)
-                ours, others = await self._orphans_now()
-                await self._take_over([*ours, *others], nursery)
-            await trio.sleep(_PAUSE)
+            now = trio.current_time()
+            left = {key: left.get(key, now + _HEAD_START) for key in map(_key, others)}
+            # They are for other instances, unless these cannot take them.
+            late = [one for one in others if left[_key(one)] <= now]
+            left = {key: until for key, until in left.items() if until > now}
+            took = now - began
+            await self._take_over([*ours, *late], nursery)
+            # Logs are read half of the time at most.
+            await trio.sleep(max(_SHORTEST_PAUSE, min(_PAUSE, took)))
 
     async def _take_over(self, orphans: Sequence[Entry], nursery: trio.Nursery) -> None:
         loaded = await self._loader.load(orphans, nursery)
@@ -234,5 +243,10 @@ class Restart:
         return await ask_the_log(self._store.health, self._bus, look)
 
 
-def _is_over(entry: Entry) -> bool:
+def _key(entry: Entry) -> tuple[str, str]:
+    return entry.subject, entry.owner
+
+
+def is_over(entry: Entry) -> bool:
+    """Return whether nothing more is to be done for the build of a log."""
     return not isinstance(entry.headings, UnreadableLog) and entry.headings.status is Status.REPORTED
