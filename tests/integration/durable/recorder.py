@@ -23,7 +23,8 @@ Options, of which a component's ``behaviour`` overrides each:
   the first so many requests of an attempt.
 - ``found``: ids of components that a ``find`` returns; ``pad``: length of a further field.
 
-Commands come as JSON lines on standard input, and are answered by a line: ``{"release": GATE}`` opens a gate.
+Commands come as JSON lines on standard input, and are answered by a line: ``{"release": GATE}`` opens a gate,
+and ``{"drain": true}`` takes no more requests, and is answered once those that came have their answers.
 They end with that input.
 """
 
@@ -41,6 +42,7 @@ from typing import Any
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 JSON = dict[str, Any]
 
@@ -56,6 +58,7 @@ class Recorder:
         self._came: Counter[str] = Counter()
         self._results: dict[str, asyncio.Future[JSON]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._subscriptions: list[Subscription] = []
 
     async def run(self, url: str, subjects: list[str]) -> None:
         """Serve until standard input ends."""
@@ -69,7 +72,9 @@ class Recorder:
             error_cb=self._failed,
         )
         for subject in subjects:
-            await self.client.subscribe(subject, queue="connectors", cb=self.on_request)
+            self._subscriptions.append(
+                await self.client.subscribe(subject, queue="connectors", cb=self.on_request)
+            )
         await self.client.flush(10)
         self.say("connected")
         await self.obey()
@@ -88,10 +93,25 @@ class Recorder:
         protocol = asyncio.StreamReaderProtocol(reader)
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
         async for line in reader:
-            gate = json.loads(line)["release"]
+            command = json.loads(line)
+            if "drain" in command:
+                await self.drain()
+                continue
+            gate = command["release"]
             self._gates[gate].set()
             self.say("released", gate=gate)
         transport.close()
+
+    async def drain(self) -> None:
+        """Take no more requests, and answer those that came."""
+        for subscription in self._subscriptions:
+            await subscription.drain()  # type: ignore[no-untyped-call]
+        # What a server was just about to hand on may still come.
+        await asyncio.sleep(0.2)
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.client.flush(10)
+        self.say("drained")
 
     def say(self, event: str, **context: Any) -> None:
         """Print one line."""

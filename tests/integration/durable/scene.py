@@ -12,6 +12,7 @@ from typing import Any
 
 from nats.errors import NoRespondersError
 from support.brokers import NatsServer, nats_server
+from support.clusters import Cluster
 
 from integration.durable.checker import Evidence, Published, violations
 from integration.durable.proxy import Proxy
@@ -63,6 +64,11 @@ class Recorder(Process):
         """Wait until a component was answered."""
         self.out.first(lambda line: _is(line, "answer", build, component))
 
+    def drain(self) -> None:
+        """Have it take no more requests, and wait until those that came are answered."""
+        self.write(json.dumps({"drain": True}) + "\n")
+        self.out.first(lambda line: '"drained"' in line)
+
     def release(self, gate: str) -> None:
         """Open a gate."""
         self.write(json.dumps({"release": gate}) + "\n")
@@ -95,6 +101,7 @@ class Scene:
         config: of the broker.
         env: variables of the service; ``SCHEDULER_RESEND`` also tells the checker what to expect.
         proxied: the service reaches its broker through a proxy.
+        brokers: a cluster in place of the one broker.
     """
 
     def __init__(
@@ -106,16 +113,17 @@ class Scene:
         config: JSON | None = None,
         env: dict[str, str] | None = None,
         proxied: bool = False,
+        brokers: Cluster | None = None,
     ) -> None:
         self.stack = stack
         given = dict(config or {})
         given["jetstream"] = {"store_dir": "store", "sync_interval": "always", **given.get("jetstream", {})}
-        self.server: NatsServer = stack.enter_context(nats_server(given))
+        self.server: NatsServer = brokers.servers[0] if brokers else stack.enter_context(nats_server(given))
         self.proxy: Proxy | None = stack.enter_context(Proxy(self.server.port)) if proxied else None
-        url = self.proxy.url if self.proxy else self.server.url
+        url = self.proxy.url if self.proxy else brokers.url if brokers else self.server.url
         self.env = {"NATS_URL": url, "SCHEDULER_STORE": "auto", **(env or {})}
-        self.recorder = Recorder(self.server.url, folder / "record", options or {}, *ALL_OF_AWS)
-        stack.callback(self.recorder.close)
+        self._record, self._options = folder / "record", options or {}
+        self.recorder = self.start_recorder(self.server)
         self.reader = Reader(self.server.url)
         stack.callback(self.reader.close)
         self.submitter = Submitter(self.reader)
@@ -142,6 +150,18 @@ class Scene:
         if ready:
             service.await_log("ready")
         return service
+
+    def start_recorder(self, server: NatsServer) -> Recorder:
+        """Start connectors at a server; all write the same record."""
+        recorder = Recorder(server.url, self._record, self._options, *ALL_OF_AWS)
+        self.stack.callback(recorder.close)
+        return recorder
+
+    def instance(self, name: str, deadline: float = DEADLINE) -> str:
+        """Return the name of the process that is ``name`` in the fleet; empty where there is none now."""
+        with suppress(NoRespondersError, TimeoutError):
+            return str(self.reader.request(f"scheduler.instance.{name}.ping", b"", deadline)["instance"])
+        return ""
 
     def kill(self, service: Scheduler | None = None) -> None:
         """Kill a service, the last one where none is given; it is dead on return."""
