@@ -148,5 +148,9 @@ async def list_instances(parts: Parts, _: verbs.Instances) -> verbs.InstanceList
     """List the instances that share the builds of the store, as this one sees them."""
     if parts.fleet is None:
         return verbs.InstanceList(fleet=False, store=parts.store.name, answered="", instances=[])
-    shown = [document(member) for member in parts.fleet.members()]
-    return verbs.InstanceList(fleet=True, store=parts.store.name, answered=parts.fleet.name, instances=shown)
+    fleet = parts.fleet
+    # How old the leases of others are cannot be told while they cannot be read; but ours is known.
+    shown = [
+        document(one, holds=fleet.fresh or one.lease.instance != fleet.instance) for one in fleet.members()
+    ]
+    return verbs.InstanceList(fleet=True, store=parts.store.name, answered=fleet.name, instances=shown)

@@ -185,13 +185,19 @@ class Tenure:
         return now < self.until
 
 
-def document(member: Member) -> dict[str, Any]:
-    """Return a member as JSON for operators."""
+def document(member: Member, *, holds: bool = True) -> dict[str, Any]:
+    """Return a member as JSON for operators.
+
+    Args:
+        member: the member.
+        holds: False for this process itself, if it could not renew its lease in time.
+    """
     lease = member.lease
+    lapsed = member.lapsed or not (holds or lease.standing is Standing.GONE)
     return {
         "instance": lease.instance,
         "name": lease.name,
-        "standing": "lapsed" if member.lapsed else lease.standing.value,
+        "standing": "lapsed" if lapsed else lease.standing.value,
         "version": lease.version,
         "began": lease.began,
         "renewed": lease.renewed,

@@ -351,6 +351,17 @@ async def test_the_instances_are_listed_with_what_they_do(autojump_clock: MockCl
     assert (await desk.ask("instances"))["instances"][1]["standing"] == "lapsed"
 
 
+async def test_an_instance_without_a_lease_says_so_of_itself_alone(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    """Others were not seen to lapse."""
+    await desk.join()
+    await trio.sleep(3)
+    desk.fleet.keeper.tenure.end()
+    mine, theirs = (await desk.ask("instances"))["instances"]
+    assert (mine["standing"], theirs["standing"]) == ("lapsed", "active")
+
+
 async def test_a_store_that_one_process_uses_has_no_instances(autojump_clock: MockClock) -> None:
     """That is said, and is no error."""
     async with open_desk(shared=False) as desk:
