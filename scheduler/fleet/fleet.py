@@ -86,6 +86,8 @@ class Fleet:
         self._judge = Judge()
         self._absences = Absences(js.bus)
         self._owners: frozenset[str] = frozenset({instance})
+        self._names: dict[str, str] = {}
+        """Names of instances by process, at the last look: a later process may have the name since."""
         self._news = trio.Event()
         self._unreadable = False
         """Whether the leases could not be read at the last look."""
@@ -136,15 +138,18 @@ class Fleet:
         return max(names, key=lambda name: _rank(name, build)) == self.name
 
     async def leased(self) -> frozenset[str]:
-        """Return the processes that have a lease in the bucket now, whether or not they own builds.
+        """Return the processes that have a lease, whether or not they own builds.
+
+        Those in the bucket now, and those that own builds although it was removed.
 
         Raises:
             BusError: the leases cannot be read.
         """
         try:
-            return frozenset(found.lease.instance for found in (await self._bucket.read()).values())
+            leases = (await self._bucket.read()).values()
         except StreamNotFound:
-            return frozenset()
+            return self._owners
+        return self._owners.union(found.lease.instance for found in leases)
 
     def find(self, instance: str) -> Member | None:
         """Return the member whose process has this name; None where it has no lease (any more)."""
@@ -254,13 +259,15 @@ class Fleet:
             self._owners,
             frozenset({self.instance, *(one.lease.instance for one in self.others())}),
         )
+        names = self._names
+        self._names = {one.lease.instance: one.lease.name for one in self.members()}
         for instance in sorted(self._owners - before):
-            log.info(CAME, other=self._name_of(instance), process=instance)
+            log.info(CAME, other=self._names[instance], process=instance)
         for instance in sorted(before - self._owners):
             gone = self.find(instance)
             # An end in order is nothing to worry about.
             ended = gone is not None and gone.lease.standing is Standing.GONE
-            (log.info if ended else log.warning)(WENT, other=self._name_of(instance), process=instance)
+            (log.info if ended else log.warning)(WENT, other=names.get(instance, instance), process=instance)
         if before != self._owners:
             self.on_change()
         return True
@@ -273,11 +280,6 @@ class Fleet:
             log.info("the bucket of the leases cannot be made again now", reason=str(error))
         else:
             log.error(MADE_AGAIN)
-
-    def _name_of(self, instance: str) -> str:
-        """Return the name of the instance whose process this is, as far as its lease tells it."""
-        member = self.find(instance)
-        return instance if member is None else member.lease.name
 
     def _live(self) -> list[Member]:
         """Return the other instances whose lease is live."""

@@ -280,12 +280,20 @@ async def test_the_log_names_instances_and_tells_an_end_in_order_from_a_loss(
                 await trio.sleep(2 * PERIOD)
             kill(fake_bus, "scheduler-2")
             await trio.sleep(30)
-    told = [
+            async with Instance(fake_bus, "p-3", name="scheduler-3").running():
+                await trio.sleep(2 * PERIOD)
+            async with Instance(fake_bus, "p-4", name="scheduler-3").running():
+                await trio.sleep(2 * PERIOD)
+    told = {
         (line["log_level"], line["other"], line["process"])
         for line in logs
         if line["event"] == "another instance has gone: its builds are taken over"
-    ]
-    assert told == [("info", "scheduler-1", "p-1"), ("warning", "scheduler-2", "p-2")]
+    }
+    assert told == {
+        ("info", "scheduler-1", "p-1"),
+        ("warning", "scheduler-2", "p-2"),
+        ("warning", "scheduler-3", "p-3"),
+    }
 
 
 async def test_a_bucket_that_was_removed_is_made_again_in_time(
@@ -297,6 +305,7 @@ async def test_a_bucket_that_was_removed_is_made_again_in_time(
         await trio.sleep(2 * PERIOD)
         changes = one.changes, two.changes
         server.remove_stream(STREAM)
+        assert await first.leased() == {"a-1", "b-1"}
         for _ in range(300):
             await trio.sleep(0.1)
             assert first.owners() == second.owners() == {"a-1", "b-1"}
