@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, and what it names is there."""
 
+import configparser
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import attrs
 import pytest
+import yaml
 
 from scheduler.cli import build_app
 from scheduler.commands.catalogue import NAMES as COMMANDS
@@ -61,6 +63,12 @@ def links(path: Path) -> list[str]:
     """Where a page leads, within the project."""
     found: list[str] = LINK.findall(CODE.sub("", FENCE.sub("", path.read_text())))
     return [target for target in found if "://" not in target]
+
+
+def fenced(path: Path, language: str) -> list[str]:
+    """The blocks of a page in a language."""
+    found: list[str] = re.findall(rf"(?ms)^```{language}\n(.*?)^```$", path.read_text())
+    return found
 
 
 def references() -> Iterator[tuple[str, str, str]]:
@@ -162,6 +170,30 @@ def test_every_command_that_is_shown_exists(path: Path) -> None:
     for block in FENCE.findall(path.read_text()):
         for command in re.findall(r"(?m)^(?:\$ |\.venv/bin/|)scheduler ([a-z][\w-]*)", block):
             assert command in COMMANDS, command
+
+
+@pytest.mark.parametrize("path", PAGES, ids=named)
+def test_files_that_are_shown_can_be_read(path: Path) -> None:
+    """Manifests are YAML, and unit files have sections of assignments."""
+    for text in fenced(path, "yaml"):
+        assert all(isinstance(document, dict) for document in yaml.safe_load_all(text))
+    for text in fenced(path, "ini"):
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(text)
+        assert parser.sections()
+
+
+def test_service_managers_wait_longer_than_the_grace() -> None:
+    """Otherwise they kill a scheduler that awaits what is in flight."""
+    (unit,), (manifests,) = fenced(TOPICS["fleet"], "ini"), fenced(TOPICS["fleet"], "yaml")
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(unit)
+    grace = float(re.findall(r"--grace (\d+)s", parser["Service"]["ExecStart"])[0])
+    assert float(parser["Service"]["TimeoutStopSec"]) >= grace + 15
+    pod = next(yaml.safe_load_all(manifests))["spec"]["template"]["spec"]
+    arguments = pod["containers"][0]["args"]
+    grace = float(arguments[arguments.index("--grace") + 1].removesuffix("s"))
+    assert pod["terminationGracePeriodSeconds"] >= grace + 15
 
 
 def test_every_setting_is_in_the_list_of_settings() -> None:
