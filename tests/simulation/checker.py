@@ -87,13 +87,15 @@ class Checker:
             build = self._builds[document["id"]] = Build(document, needed, components)
             build.most_failures = self._rulebook.most_failures(document)
         self._interruptions: dict[str, list[tuple[float, str]]] = {}
-        self._handing_over = HandingOver(scenario, self._wrong, self._builds, self._interruptions)
         self._tokens: dict[str, tuple[str, str, str]] = {}
         self._orders: dict[str, tuple[float, str, str, str]] = {}
         """By where it is answered: when something was asked, the verb, the build, the component."""
         self._pulses = Pulses(self._wrong, self._interruptions)
         self._tenures = Tenures(
             scenario.instances, scenario.cluster.servers, self._wrong, self._interruptions
+        )
+        self._handing_over = HandingOver(
+            scenario, self._wrong, self._builds, self._interruptions, self._tenures
         )
         self._rules: dict[str, Callable[[Step], None]] = {
             "kept": self._kept,
@@ -199,6 +201,9 @@ class Checker:
             self._wrong(f"G7 {name}: {who} writes record {n}, and {build.owner} has the build")
         if headers.get("Scheduler-Status") != build.history.status.value:
             self._wrong(f"{name}: record {n} says {headers.get('Scheduler-Status')}")
+        if record.epoch < build.epoch + any(isinstance(event, Loading) for event in record.events):
+            self._wrong(f"G7 {name}: record {n} has epoch {record.epoch}, and the last one {build.epoch}")
+        build.epoch = record.epoch
         for event in record.events:
             assert not isinstance(event, Elsewhere)
             self._event(name, build, n, who, event)

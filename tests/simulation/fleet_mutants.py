@@ -79,15 +79,6 @@ def _requests_that_are_not_held_back() -> list[Patch]:
     return [(Sending, "_publish", hasty)]
 
 
-def _held_requests_that_are_not_confirmed() -> list[Patch]:
-    """What was held back leaves with the next renewal, whoever has its build by then."""
-
-    async def trusting(*_: object) -> None:
-        await trio.lowlevel.checkpoint()
-
-    return [(JetStreamStore, "confirm", trusting)]
-
-
 def _live_leases_ignored() -> list[Patch]:
     """Builds are taken over from whoever has them."""
 
@@ -188,7 +179,6 @@ FLEET_MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _renewals_that_count_from_their_answers,
     _a_lapse_that_withdraws_nothing,
     _requests_that_are_not_held_back,
-    _held_requests_that_are_not_confirmed,
     _live_leases_ignored,
     _owners_of_some_time_ago,
     _time_without_sight_that_counts,

@@ -10,6 +10,7 @@ from attrs import define, field
 from simulation.cluster import HARMLESS
 from simulation.knowledge import Build
 from simulation.scenario import Scenario
+from simulation.tenures import Tenures
 
 ORDERLY = {"stop", "rolling", "drain", *HARMLESS}
 """Faults beside which a hand-over takes no longer than alone."""
@@ -28,6 +29,7 @@ class HandingOver:
     builds: Mapping[str, Build]
     interruptions: Mapping[str, Sequence[tuple[float, str]]]
     """What happened to the connection of each process, and when."""
+    tenures: Tenures
     _stopped: dict[str, float] = field(factory=dict)
     """When each process got its signal."""
     _waiting: dict[tuple[str, str], float] = field(factory=dict)
@@ -60,4 +62,5 @@ class HandingOver:
     def _is_at_work(self, who: str, since: float) -> bool:
         """Tell whether a process has been at work from before that time until now."""
         time, kind = self.interruptions[who][-1]
-        return kind == "connected" and time < since - _AT_WORK and who not in self._stopped
+        there = kind == "connected" and time < since - _AT_WORK
+        return there and self.tenures.is_holder(who) and who not in self._stopped

@@ -115,7 +115,7 @@ def _pause_before_sending(rng: random.Random, begin: float) -> list[Trouble]:
     number = 9 * (4 * rng.randrange(100) + rng.choice((1, 1, 2, 3))) + rng.randrange(9)
     # At a request there are others behind it, mostly, that have not left.
     moment = rng.choice(("append arrived", "request left"))
-    return [Trouble(begin, "pause", rng.uniform(17.0, 23.0), number, moment)]
+    return [Trouble(begin, "pause", rng.uniform(20.0, 27.0), number, moment)]
 
 
 def _late_renewals(rng: random.Random, begin: float) -> list[Trouble]:

@@ -117,6 +117,8 @@ class Build:
     """Of each process: the number of the record that it wanted to append last."""
     fenced: set[str] = field(factory=set)
     runs: dict[int, Run] = field(factory=dict)
+    epoch: int = 0
+    """Epoch of its last record."""
     owner: str = ""
     """Process that accepted it, or took it up last."""
     taken_from: str = ""

@@ -129,6 +129,10 @@ class Tenures:
         lapsed = sight is not None and sight.unchanged >= LEASE / _FASTEST - _LOOK
         return Ground.LAPSED if lapsed else None
 
+    def is_holder(self, who: str) -> bool:
+        """Tell whether a process has a lease."""
+        return who in self._keys and not self.is_replaced(who)
+
     def is_replaced(self, who: str) -> bool:
         """Tell whether another process has the name of this one."""
         key = self._keys.get(who)
