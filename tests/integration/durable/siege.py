@@ -61,12 +61,15 @@ class Siege:
 
     def top_up(self) -> None:
         """Hand in as many builds as are missing, beginning with those whose answer may have been lost."""
+        handed_in = 0
         with suppress(NoRespondersError, TimeoutError):
-            while self._unheard or len(self.scene.unfinished) < self._builds:
+            # Several schedulers may end builds as fast as they are handed in.
+            while self._unheard or (handed_in < self._builds and len(self.scene.unfinished) < self._builds):
                 if not self._unheard:
                     self._unheard.append(self.build())
                 self.scene.submit(self._unheard[0], deadline=3)
                 del self._unheard[0]
+                handed_in += 1
 
     def run(self, kills: int, targets: Sequence[Target]) -> None:
         """Kill one of the ``targets``, so many times."""
