@@ -45,7 +45,7 @@ class Holder(Value, frozen=True):
         return self.shares.get(kind, 0) + self.over.get(kind, 0)
 
 
-class Ledger(Value, frozen=True):
+class ShareLedger(Value, frozen=True):
     """The document; what later versions add is refused."""
 
     version: int = VERSION
@@ -65,11 +65,11 @@ class Ledger(Value, frozen=True):
         return sum(self.holders[one].total(kind) for one in instances)
 
 
-_decode: Final = msgspec.json.Decoder(Ledger).decode
+_decode: Final = msgspec.json.Decoder(ShareLedger).decode
 encode_ledger: Final = msgspec.json.Encoder().encode
 
 
-def read_ledger(data: bytes) -> Ledger | None:
+def read_ledger(data: bytes) -> ShareLedger | None:
     """Return the ledger; None where this version cannot read it, and so must not write it either."""
     try:
         ledger = _decode(data)

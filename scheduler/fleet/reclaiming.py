@@ -17,7 +17,7 @@ from scheduler.definition.tokens import encode_token
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import LEASE, PERIOD, RENEW_WITHIN, Member, read_lease
-from scheduler.fleet.ledger import Holder, Ledger, rule_of
+from scheduler.fleet.ledger import Holder, ShareLedger, rule_of
 from scheduler.fleet.shares import is_rate
 from scheduler.limiter import stretched
 from scheduler.runtime.logger import Logger
@@ -70,7 +70,7 @@ class Reclaimer:
         self._pause = _FIRST
         self._next_scan = min(self._next_scan, trio.current_time() + _SOON)
 
-    async def look(self, ledger: Ledger) -> Reclaimed:
+    async def look(self, ledger: ShareLedger) -> Reclaimed:
         """Return what may be freed at the revision of this document, which was just read.
 
         Raises:

@@ -37,7 +37,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from scheduler.fleet.ledger import Demand, Holder, Ledger, divide, scarce
+from scheduler.fleet.ledger import Demand, Holder, ShareLedger, divide, scarce
 from scheduler.limiter import Use
 
 PATIENCE: Final = 10.0
@@ -72,11 +72,11 @@ class Stake:
     def __init__(self, instance: str, limits: Mapping[str, int]) -> None:
         self.instance = instance
         self.limits = dict(limits)
-        self.ledger = Ledger()
+        self.ledger = ShareLedger()
         """The document as it was read last."""
         self.revision = 0
         """Revision of the document."""
-        self.draft: Ledger | None = None
+        self.draft: ShareLedger | None = None
         """Document that was sent, and may be stored any time."""
         self.taking: dict[str, int] = {}
         """Instances whose builds are being taken over, with the number of those that do so."""
@@ -142,7 +142,7 @@ class Stake:
         """Use nothing until it has written itself in again: its lease ran out, or a build was taken away."""
         self._suspensions += 1
 
-    def read(self, ledger: Ledger, revision: int) -> bool:
+    def read(self, ledger: ShareLedger, revision: int) -> bool:
         """Take in the document, read from the bucket; False where it is older than what is known."""
         if revision < self.revision:
             return False
@@ -154,12 +154,12 @@ class Stake:
         self.ledger, self.revision = ledger, revision
         return True
 
-    def reset(self, ledger: Ledger, revision: int) -> None:
+    def reset(self, ledger: ShareLedger, revision: int) -> None:
         """Take in a document that is not the continuation of the one before: the bucket was made again."""
         self.suspend()
         self.ledger, self.revision, self.draft = ledger, revision, None
 
-    def send(self, draft: Ledger) -> None:
+    def send(self, draft: ShareLedger) -> None:
         """Take note that a document is being written over the revision that is known."""
         if self.draft is None:
             mine, before = draft.holders.get(self.instance), self.holder
@@ -175,7 +175,7 @@ class Stake:
 
     # ---- what to write next
 
-    def plan(self, seen: Situation) -> Ledger | None:
+    def plan(self, seen: Situation) -> ShareLedger | None:
         """Return the document to be written next, over `revision`; None where there is nothing to change."""
         if self.draft is not None:
             return self.draft
@@ -190,7 +190,7 @@ class Stake:
         assert mine is not None, "it is made where it is missing"
         me = replace(mine, name=self._name, lease=self._lease, limits=self.limits, taking=taking)
         holders[self.instance] = me
-        draft = Ledger(holders=holders)
+        draft = ShareLedger(holders=holders)
         decision = _Round(self, draft, seen)
         turn, shares, wants = decision.turn, decision.shares, decision.wants
         over = {kind: seen.use[kind].used - share for kind, share in shares.items()}
@@ -213,7 +213,7 @@ class Stake:
 
     def _still_suspended(
         self, holders: dict[str, Holder], mine: Holder, seen: Situation, taking: tuple[str, ...]
-    ) -> Ledger | None:
+    ) -> ShareLedger | None:
         """Return the document in which only what this instance is taking changes.
 
         Else two that take from each other would wait for each other.
@@ -233,9 +233,9 @@ class Stake:
             over={**mine.over, **over},
             taking=taking,
         )
-        return Ledger(holders=holders)
+        return ShareLedger(holders=holders)
 
-    def end(self, use: Mapping[str, Use]) -> Ledger | None:
+    def end(self, use: Mapping[str, Use]) -> ShareLedger | None:
         """Return the document with which this instance leaves, without an unfinished build.
 
         What it began lately under rates stays reserved. None where it cannot be written: then all that it
@@ -250,7 +250,7 @@ class Stake:
             holders[self.instance] = Holder(name=self._name, lease=self._lease, term=term, over=begun)
         else:
             del holders[self.instance]
-        return Ledger(holders=holders)
+        return ShareLedger(holders=holders)
 
     def is_patient(self, now: float) -> bool:
         """Return whether its turn lasts, though it does not hold all that it needs yet."""
@@ -272,7 +272,7 @@ class _Round:
         seen: what it knows.
     """
 
-    def __init__(self, stake: Stake, ledger: Ledger, seen: Situation) -> None:
+    def __init__(self, stake: Stake, ledger: ShareLedger, seen: Situation) -> None:
         self._stake = stake
         self._ledger = ledger
         self._seen = seen

@@ -21,7 +21,7 @@ from scheduler.errors import BusError, WrongLastSequence
 from scheduler.fleet.bucket import LeaseBucket, LedgerBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import LEASE, PERIOD
-from scheduler.fleet.ledger import Ledger, limits_of, rule_of
+from scheduler.fleet.ledger import ShareLedger, limits_of, rule_of
 from scheduler.fleet.parts import Parts, Quotas
 from scheduler.fleet.reclaiming import Reclaimed, Reclaimer
 from scheduler.fleet.shares import Situation, Stake
@@ -263,7 +263,7 @@ class Sharing:
             or set(holder.taking) != stake.taking.keys() & stake.ledger.holders.keys()
         )
 
-    def _plan(self) -> Ledger | None:
+    def _plan(self) -> ShareLedger | None:
         live = self._fleet.owners()
         return self._stake.plan(
             Situation(
@@ -309,7 +309,7 @@ class Sharing:
         self._parts.adopt()
         self._parts.apply(left=self._left)
 
-    async def _write(self, draft: Ledger) -> bool:
+    async def _write(self, draft: ShareLedger) -> bool:
         """Write the document; returns whether that went through."""
         # What is given up counts from now on, as nobody knows when it is stored.
         self._stake.send(draft)

@@ -8,7 +8,7 @@ from scheduler.definition.rules import parse_limits
 from scheduler.fleet.ledger import (
     Demand,
     Holder,
-    Ledger,
+    ShareLedger,
     divide,
     encode_ledger,
     limits_of,
@@ -26,7 +26,7 @@ class Table:
     """The document, and the instances that share it; each write is stored at once, unless it is said."""
 
     def __init__(self, limits: Mapping[str, int], *names: str) -> None:
-        self.ledger = Ledger()
+        self.ledger = ShareLedger()
         self.revision = 0
         self.writes = 0
         self.now = 0.0
@@ -466,9 +466,9 @@ def test_a_bucket_that_was_made_again_begins_from_nothing() -> None:
     """Nothing is used before this instance stands in the new document."""
     table = Table({VPC: 5}, "a")
     table.settle()
-    table.stakes["a"].reset(Ledger(), 0)
+    table.stakes["a"].reset(ShareLedger(), 0)
     assert table.has() == {"a": 0}
-    table.ledger, table.revision = Ledger(), 0
+    table.ledger, table.revision = ShareLedger(), 0
     table.settle()
     assert table.has() == {"a": 5}
 
@@ -493,9 +493,9 @@ def test_units_are_divided_by_what_is_wanted(
 
 def test_a_document_is_read_as_it_was_written() -> None:
     """A later version's, and anything else, is not read, and so never written over."""
-    ledger = Ledger(holders={"a": Holder("n", 3, 1, {VPC: 5}, {VPC: 2}, {VPC: 1}, {VPC: 4}, 7, ("z",))})
+    ledger = ShareLedger(holders={"a": Holder("n", 3, 1, {VPC: 5}, {VPC: 2}, {VPC: 1}, {VPC: 4}, 7, ("z",))})
     assert read_ledger(encode_ledger(ledger)) == ledger
-    assert read_ledger(encode_ledger(Ledger(version=2))) is None
+    assert read_ledger(encode_ledger(ShareLedger(version=2))) is None
     assert read_ledger(b"[]") is None
 
 

@@ -8,7 +8,7 @@ from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.fleet.ledger import Ledger
+from scheduler.fleet.ledger import ShareLedger
 from scheduler.fleet.shares import Situation, Stake
 from scheduler.limiter import RateLimit, Use
 
@@ -53,9 +53,9 @@ class World:
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
-        self.ledger, self.revision = Ledger(), 0
+        self.ledger, self.revision = ShareLedger(), 0
         self.history = [(self.ledger, 0)]
-        self.late: list[tuple[Ledger, int]] = []
+        self.late: list[tuple[ShareLedger, int]] = []
         """Writes that may still be stored, with the revision that they expect."""
         self.processes: dict[str, Process] = {}
         self.live: set[str] = set()
@@ -179,7 +179,7 @@ class World:
         else:
             self.late.append((draft, stake.revision))
 
-    def store(self, draft: Ledger, expected: int) -> bool:
+    def store(self, draft: ShareLedger, expected: int) -> bool:
         if expected != self.revision:
             return False
         self.ledger, self.revision = draft, self.revision + 1
@@ -315,7 +315,7 @@ def test_nothing_is_lost_for_good(seed: int) -> None:
 def test_no_more_starts_are_within_a_period_than_the_rate_allows(seed: int) -> None:
     """Units of a rate change hands among instances, each by its own clock, and are used at once."""
     chance = random.Random(seed)
-    rate, ledger, revision, now = 4, Ledger(), 0, 0.0
+    rate, ledger, revision, now = 4, ShareLedger(), 0, 0.0
     names = ("a", "b", "c")
     stakes = {name: Stake(name, {RATE: rate}) for name in names}
     counters = {name: RateLimit(RATE, 0, 1.0) for name in names}
