@@ -6,8 +6,8 @@ It is read from the stream's leader: a replica may be behind, and an instance wo
 from typing import Any, Final
 
 from scheduler.errors import JetStreamError
-from scheduler.fleet.lease import Found, Lease, encode_lease, read_lease
-from scheduler.fleet.ledger import Ledger, encode_ledger, read_ledger
+from scheduler.fleet.lease import PERIOD, Found, Lease, encode_lease, read_lease
+from scheduler.fleet.ledger import ShareLedger, encode_ledger, read_ledger
 from scheduler.jetstream.answers import Stored
 from scheduler.jetstream.api import JetStream
 
@@ -91,12 +91,12 @@ class LedgerBucket:
     def __init__(self, js: JetStream) -> None:
         self._js = js
 
-    async def read(self) -> tuple[Ledger | None, int]:
+    async def read(self) -> tuple[ShareLedger | None, int]:
         """Return the document, empty where there is none, and its revision; None where it is unreadable."""
         found = await self._js.last(STREAM, LIMITS)
-        return (Ledger(), 0) if found is None else (read_ledger(found.data), found.sequence)
+        return (ShareLedger(), 0) if found is None else (read_ledger(found.data), found.sequence)
 
-    async def write(self, ledger: Ledger, *, expected: int) -> int:
+    async def write(self, ledger: ShareLedger, *, expected: int) -> int:
         """Write the document over the revision ``expected``, 0 for none; return its own.
 
         Raises:
