@@ -130,6 +130,7 @@ class Service:
             executor=self._executor,
             capture=self.persistence.capture,
             on_stray=self.persistence.on_stray,
+            shares=self.persistence.shares,
             sender_of=self.roster.sender_of,
             on_beat=self.roster.note_beat,
             tenure=self.persistence.tenure,
@@ -141,6 +142,7 @@ class Service:
             per_build=settings.max_in_flight_per_build,
             max_bytes=settings.max_bytes_in_flight,
         )
+        self.persistence.share_limits(self.slots, settings.rules)
         self.planner = Planner(
             limits=settings.limits,
             templates=settings.templates.value,

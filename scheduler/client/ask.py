@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeAlias, TypeVar
 
 import msgspec
+import trio
 from attrs import frozen
 
 from scheduler.bus import Bus, Message
 from scheduler.client.lenient import number, objects, text
+from scheduler.client.repeating import QUESTION, SILENT, Pauses, request_again
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import NoResponders, NotPermitted, SteeringError
@@ -201,14 +203,15 @@ async def list_all(bus: Bus, *, finished: bool) -> Listing:
     builds: list[Mapping[str, Any]] = []
     silent: dict[str, Mapping[str, Any]] = {}
     question: Document = {"all": finished, "limit": PAGE}
-    for _ in range(_MOST_PAGES):
-        page = await ask(bus, "list", question)
-        builds += objects(page.get("builds"))
-        silent |= {text(one.get("name")): one for one in objects(page.get("silent"))}
-        following = page.get("next")
-        if not isinstance(following, str):
-            break
-        question["after"] = following
+    with _in_time("list"):
+        for _ in range(_MOST_PAGES):
+            page = await ask(bus, "list", question)
+            builds += objects(page.get("builds"))
+            silent |= {text(one.get("name")): one for one in objects(page.get("silent"))}
+            following = page.get("next")
+            if not isinstance(following, str):
+                break
+            question["after"] = following
     builds.sort(key=lambda build: number(build.get("accepted", build.get("ended"))) or 0.0)
     return Listing(builds, list(silent.values()))
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from scheduler.bus import Bus
 from scheduler.client.ask import ask
-from scheduler.commands.asking import Json, in_time, run_asking, say_json
+from scheduler.commands.asking import Json, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
 
 
@@ -20,7 +20,7 @@ def instances(
 
 
 async def _instances(json: bool, bus: Bus) -> int:
-    answer = await in_time(ask(bus, "instances", {}))
+    answer = await ask(bus, "instances", {})
     if json:
         say_json(answer)
         return 0

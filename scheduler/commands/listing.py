@@ -63,7 +63,7 @@ def list_(
 
 
 async def _list(finished: bool, selection: Selection, json: bool, bus: Bus) -> int:
-    listing = await in_time(list_all(bus, finished=finished), pages=True)
+    listing = await list_all(bus, finished=finished)
     found = listing.builds
     builds = selection.of(found, time.time())
     for one in listing.silent:

@@ -27,10 +27,11 @@ from scheduler.control.verbs import Builds as BuildPage
 from scheduler.definition.strictjson import encode
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, NoResponders, Refused, SchedulerError, StoreError, UnreadableLog
-from scheduler.fleet.fleet import INSTANCE, Fleet
+from scheduler.fleet.absences import INSTANCE, PING
+from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import PERIOD, Member
 from scheduler.jetstream.streams import log_subject
-from scheduler.journal.records import Status, read_headers, read_writer
+from scheduler.journal.records import Status, instance_of, read_headers
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.logger import Logger
 from scheduler.stores.jetstream import JetStreamStore
@@ -39,8 +40,6 @@ _SILENCE: Final = 2.0
 """Seconds after which an instance that says nothing is given up."""
 _PATIENCE: Final = 1.0
 """Seconds of them that it has to say that it is there."""
-_PING: Final = "ping"
-"""Verb to which every instance answers at once (`scheduler.fleet.fleet`)."""
 _LOOKS: Final = PERIOD + 0.5
 """Seconds within which the leases are looked at once."""
 _LOOK: Final = 0.1
@@ -175,19 +174,19 @@ class Relay:
         if last is None:
             return None
         try:
-            status = read_headers(last.headers).status
-            instance = read_writer(last.data).instance
+            headings = read_headers(last.headers)
         except UnreadableLog:
             # Whoever looks at it finds that out, and says more of it.
             return None
+        status, instance = headings.status, instance_of(headings.record_id)
         if status is Status.REPORTED or instance == self._fleet.instance:
             return None
         if await self._is_live(instance):
             return self._fleet.find(instance)
         if status is Status.FINISHED or build in self._parts.roster.quarantined:
             return None
-        text = f"{build} was owned by {instance}, which is gone; it is being taken over"
-        raise Refused("unavailable", text)
+        owner = f"was owned by {instance}, which is gone" if instance else "has no owner now"
+        raise Refused("unavailable", f"{build} {owner}; it is being taken over")
 
     async def _is_live(self, instance: str) -> bool:
         """Return whether an instance owns its builds; waits for the next look at the leases for a new one."""
@@ -235,7 +234,7 @@ class Relay:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(ask)
-                while await self._is_there(f"{subject}{_PING}"):
+                while await self._is_there(f"{subject}{PING}"):
                     pass
                 nursery.cancel_scope.cancel()
         finally:

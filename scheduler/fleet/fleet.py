@@ -248,8 +248,6 @@ class Fleet:
             await self._clear_away()
         except BusError as error:
             self._judge.miss()
-            if isinstance(error, StreamNotFound):
-                await self._make_again()
             if not self._unreadable:
                 log.info("the leases of the fleet cannot be read now", reason=str(error))
             self._unreadable = True
@@ -272,14 +270,14 @@ class Fleet:
             self.on_change()
         return True
 
-    async def _make_again(self) -> None:
-        """Make the bucket that was removed while this process ran; each lease is written when it is due."""
+    async def _read(self) -> dict[str, Found]:
+        """Read all leases; where their bucket is gone, make it again: without it nothing is ever renewed."""
         try:
+            return await self._bucket.read()
+        except StreamNotFound:
             await self._bucket.make(self._replicas)
-        except BusError as error:
-            log.info("the bucket of the leases cannot be made again now", reason=str(error))
-        else:
-            log.error(MADE_AGAIN)
+            log.warning(MADE_AGAIN)
+            return await self._bucket.read()
 
     def _live(self) -> list[Member]:
         """Return the other instances whose lease is live."""

@@ -141,15 +141,11 @@ class Judge:
             self._watched += min(max(0.0, now - self._last), _LONGEST_STEP)
         self._last = now
         kept = self._members
-        # Nobody removes a live lease but with the bucket: its holder may work until it would lapse.
         gone = {key: one for key, one in kept.items() if key not in found and self._member(*one).live}
         self._members = gone | {
             key: old if (old := kept.get(key)) and old[0].revision == one.revision else (one, self._watched)
             for key, one in found.items()
         }
-        for key, old in kept.items():
-            if key not in found and Member(old[0].lease, old[0].revision, self._watched - old[1]).live:
-                self._members[key] = old
 
     def miss(self) -> None:
         """Take note that the leases cannot be read: the time until the next look does not count."""

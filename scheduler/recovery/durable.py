@@ -1,7 +1,7 @@
 """Persistence in logs: each says all about its build, and unfinished builds are resumed from theirs."""
 
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 
 import trio
@@ -9,6 +9,7 @@ from attrs import frozen
 
 from scheduler import __version__
 from scheduler.bus import Bus
+from scheduler.definition.rules import LimitRule
 from scheduler.definition.tokens import encode_token
 from scheduler.dispatch.client import Capture
 from scheduler.errors import UnreadableLog
@@ -24,12 +25,12 @@ from scheduler.recovery.loader import Loader
 from scheduler.recovery.persistence import BuildParts, Persistence, Recovery
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
-from scheduler.recovery.restart import Restart
+from scheduler.recovery.restart import Restart, is_over
 from scheduler.runtime.background import open_background
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores.full_streams import Discards
 from scheduler.stores.jetstream import JetStreamStore
-from scheduler.supervision.draining import hand_over
+from scheduler.supervision.draining import drain, hand_over
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.reporting import Recorder
 from scheduler.supervision.retention import Retention
@@ -86,6 +87,9 @@ class Durable(Persistence):
             on_change=self.orphans.note,
             wall_clock=store.wall_clock,
         )
+        self.sharing: Sharing
+        self._idle = False
+        """Whether nothing was in flight when its builds were left."""
         self.tenure = _Tenure(self.fleet, store)
         bus.before_sending(self.fleet.check)
 
@@ -107,6 +111,7 @@ class Durable(Persistence):
 
     def _on_lapse(self) -> None:
         """Let nothing leave that was begun while this process was sure of its builds. Synchronous."""
+        self.sharing.suspend()
         self.on_lapse()
         self._bus.drop_buffered("the lease of this instance ran out")
 
@@ -136,7 +141,7 @@ class Durable(Persistence):
             self._idle = not load_of(self.roster).in_flight
             await hand_over(self.roster, self._store)
         else:
-            await super().drain(grace)
+            self._idle = await drain(self.roster, self._store, grace)
 
     def note_orphan(self, owner: str) -> None:
         """Implement `Persistence.note_orphan`: what a live instance has is no orphan."""
@@ -148,6 +153,18 @@ class Durable(Persistence):
         with trio.move_on_after(_GOODBYE):
             await self.sharing.leave(idle=self._idle)
         await self.fleet.leave()
+
+    def share_limits(self, quotas: Quotas, rules: Sequence[LimitRule]) -> None:
+        """Implement `Persistence.share_limits`: each instance has its part of them."""
+        self.sharing = Sharing(self._store.js, self.fleet, quotas, rules, unfinished=self._owning)
+        self._store.on_fenced(self.sharing.suspend)
+
+    async def _owning(self) -> frozenset[str]:
+        """Return the processes that own unfinished builds, as the logs say now."""
+        async with aclosing(self._store.logs.entries()) as batches:
+            return frozenset(
+                [entry.owner async for entries in batches for entry in entries if not is_over(entry)]
+            )
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -163,9 +180,11 @@ class Durable(Persistence):
             await streams.make()
             await self._store.sentinel.place()
         await self.fleet.join()
+        await self.sharing.join()
         async with open_background() as background:
             await background.start(self._store.run)
             background.start_soon(self.fleet.run)
+            background.start_soon(self.sharing.run)
             if streams is not None:
                 background.start_soon(streams.watch)
             yield
@@ -209,6 +228,7 @@ class Durable(Persistence):
             owners=partial(self._owners, parts.peers),
             may_work=self.fleet.renewed,
             is_first=self.fleet.is_first_for,
+            taking_over=self.sharing.taking_over,
             heard=() if store.account_streams is None else store.account_streams.caught.messages,
         )
         experience = Experience(store, parts.planner.durations)

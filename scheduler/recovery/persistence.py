@@ -5,15 +5,18 @@ This module has the one for a store that ends with the process. Others resume bu
 """
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
 from attrs import frozen
 
+from scheduler.definition.rules import LimitRule
 from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
+from scheduler.dispatch.tenure import Tenure
 from scheduler.fleet.fleet import Fleet
+from scheduler.fleet.sharing import Quotas
 from scheduler.jetstream.objects import Objects
 from scheduler.recovery.orphans import Orphans
 from scheduler.recovery.reopening import Reopener
@@ -77,7 +80,9 @@ class Persistence:
     capture: Capture | None = None
     """Capture of replies; None where they are not captured."""
     fleet: Fleet | None = None
-    """This process and the others that share the builds of the store; None where it shares none."""
+    """This process and the others that share the builds of its store; None where builds are not shared."""
+    tenure: Tenure | None = None
+    """Right of this process to send requests; None where nothing takes it away."""
     objects: Objects | None = None
     """Object store for definitions that are too large for a message; None where there is none."""
 
@@ -107,6 +112,14 @@ class Persistence:
 
     def on_stray(self, _stray: Stray) -> bool:
         """Keep a reply for a build that is not held here; returns whether it is kept. Synchronous."""
+        return False
+
+    def shares(self) -> bool:
+        """Return whether other instances hear the same replies on shared subjects. Synchronous, and quick."""
+        return self.fleet is not None and len(self.fleet.owners()) > 1
+
+    async def is_unfinished(self, _build: str) -> bool:
+        """Return whether any instance has a build of this id that is not reported; raises BusError."""
         return False
 
     @property

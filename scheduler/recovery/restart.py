@@ -59,6 +59,7 @@ class Restart:
         owners: returns the ids of the processes that own builds now, this one included, for logs of these
             writers.
         is_first: says whether this process is to take over a build before others, if it has no owner.
+        taking_over: counts the requests of builds that are taken over from these instances meanwhile.
         may_work: waits until this process may work on builds.
         heard: replies that came directly while no stream captured them.
     """
@@ -76,6 +77,7 @@ class Restart:
         expired: ExpiredCalls,
         owners: Callable[[Collection[str]], Awaitable[frozenset[str]]],
         is_first: Callable[[str], bool],
+        taking_over: Callable[[Iterable[str]], AbstractAsyncContextManager[None]],
         may_work: Callable[[], Awaitable[None]],
         heard: Sequence[Message] = (),
     ) -> None:
@@ -89,6 +91,7 @@ class Restart:
         self._expired = expired
         self._owners = owners
         self._is_first = is_first
+        self._taking_over = taking_over
         self._may_work = may_work
         self._heard = heard
         self._unproven: list[str] = []
@@ -105,14 +108,15 @@ class Restart:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
             orphans, _ = await self._orphans_now()
-            loaded = await self._loader.load(orphans, nursery)
-            await self._captured.follow(nursery, loaded.positions)
-            for message in self._heard:
-                self._connectors.take(message)
-            self._heard = ()
-            self._caught_up.set()
-            await self._go_on(loaded)
-            await self._take_up_unproven(loaded, nursery)
+            async with self._taking_over(one.owner for one in orphans):
+                loaded = await self._loader.load(orphans, nursery)
+                await self._captured.follow(nursery, loaded.positions, loaded.senders)
+                for message in self._heard:
+                    self._connectors.take(message)
+                self._heard = ()
+                self._caught_up.set()
+                await self._go_on(loaded)
+                await self._take_up_unproven(loaded, nursery)
             if loaded.contested:
                 self._orphans.note()
             await self._adopt_what_is_left(nursery)
@@ -143,11 +147,12 @@ class Restart:
             await trio.sleep(max(_SHORTEST_PAUSE, min(_PAUSE, took)))
 
     async def _take_over(self, orphans: Sequence[Entry], nursery: trio.Nursery) -> None:
-        loaded = await self._loader.load(orphans, nursery)
-        if loaded.contested:
-            self._orphans.note()
-        await self._catch_up_and_go_on(loaded)
-        await self._take_up_unproven(loaded, nursery)
+        async with self._taking_over(one.owner for one in orphans):
+            loaded = await self._loader.load(orphans, nursery)
+            if loaded.contested:
+                self._orphans.note()
+            await self._catch_up_and_go_on(loaded)
+            await self._take_up_unproven(loaded, nursery)
 
     async def _orphans_now(self) -> tuple[list[Entry], list[Entry]]:
         """Return the logs without an owner: those that are this process's to take first, and the others."""
@@ -238,7 +243,7 @@ class Restart:
 
         async def look() -> list[Entry]:
             async with aclosing(self._store.logs.entries()) as batches:
-                return [entry async for entries in batches for entry in entries if not _is_over(entry)]
+                return [entry async for entries in batches for entry in entries if not is_over(entry)]
 
         return await ask_the_log(self._store.health, self._bus, look)
 

@@ -191,10 +191,23 @@ class JetStreamStore:
         log = self._logs.get(build)
         return BuildClock(self.wall_clock) if log is None else log.clock
 
+    def on_fenced(self, handler: Callable[[], None]) -> None:
+        """Call ``handler()`` when another process has taken over a build that was written here."""
+        self._context.on_fenced = handler
+
     def epoch(self, build: str) -> int:
         """Return the epoch in which the log of a build is written here; 0 where it is not."""
         log = self._logs.get(build)
         return 0 if log is None else log.epoch
+
+    async def confirm(self, build: str) -> None:
+        """Commit a record of a build, which shows that no other process has it.
+
+        Raises:
+            Fenced: another one has it.
+            StoreError: the build is not written here; or as for `append`.
+        """
+        await self._log(build).confirm()
 
     def close(self, build: str) -> None:
         """Take leave of a build: nothing more is written for it. Idempotent."""

@@ -16,7 +16,7 @@ import trio
 from attrs import Factory, define, field
 
 from scheduler.bus import Bus
-from scheduler.errors import MessageTooLarge, StoreError
+from scheduler.errors import Fenced, MessageTooLarge, StoreError
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import OBJECTS, StreamLayout, log_subject
@@ -79,6 +79,8 @@ class LogContext:
     """Keeper of the object store."""
     all_gone: Callable[[], Awaitable[bool]] = field(factory=lambda: _not_gone)
     """Function that says whether the stream of all logs was purged: then this process is about to end."""
+    on_fenced: Callable[[], None] = lambda: None
+    """Callback for when another process has taken a build over that was written here."""
     lane: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_APPENDS_AT_ONCE))
     """Slots for appends: of thousands of builds only so many append at a time. Timeouts begin after it."""
     waiting: dict["BuildLog", None] = field(factory=dict)

@@ -18,13 +18,18 @@ async def hand_over(roster: Roster, store: Store) -> None:
     await _leave_all(roster, store)
 
 
-async def drain(roster: Roster, store: Store, grace: float) -> None:
-    """Await, after `Roster.refuse_new`, what is in flight for ``grace`` seconds, then stop waiting."""
+async def drain(roster: Roster, store: Store, grace: float) -> bool:
+    """Await, after `Roster.refuse_new`, what is in flight for ``grace`` seconds, then stop waiting.
+
+    Returns:
+        Whether all of it has ended.
+    """
     with trio.move_on_after(grace):
         await roster.until_idle()
-        return
+        return True
     _log.warning("the grace has ended", builds=len(roster), seconds=grace)
     await _leave_all(roster, store)
+    return False
 
 
 async def _leave_all(roster: Roster, store: Store) -> None:

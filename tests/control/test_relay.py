@@ -10,7 +10,6 @@ import pytest
 import trio
 from support.asking import NEEDED, STEERING
 from support.durable import log_of, until
-from support.fake_bus import Published
 from support.fakes import JSON, document, encode
 from support.instances import Desk, open_desk
 from trio.testing import MockClock
@@ -19,6 +18,7 @@ from scheduler.bus import Message
 from scheduler.control.origins import read_origin
 from scheduler.fleet.absences import INSTANCE
 from scheduler.fleet.lease import LEASE, Standing
+from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Finished, Loading, Reported
 
 ABOUT_ONE = ("get", "why", "history", "plan", "report", "unmasked", *STEERING)
@@ -114,23 +114,24 @@ async def test_a_build_whose_report_is_not_out_is_its_owners(autojump_clock: Moc
 async def test_a_build_of_this_instance_that_is_not_held_yet_is_answered_here(
     autojump_clock: MockClock, desk: Desk
 ) -> None:
-    """As without a fleet."""
+    """As without a fleet: by its log."""
     other = await desk.join(instance="third")
     begin(desk)
-    desk.broker.jetstream.take(
-        Published(
-            log_of("b1"),
-            desk.broker.messages("SCHEDULER_LOG", log_of("b1"))[0].data.replace(
-                b'"instance":"other"', b'"instance":"me"'
-            ),
-            "",
-            dict(desk.broker.headers()[0]),
-        )
-    )
-    with pytest.raises(AssertionError, match=r"internal|unavailable"):
-        # Its second record is not one that follows the first: so it was read here.
-        await desk.ask("get")
+    [first] = desk.broker.messages(LOG, log_of("b1"))
+    first.headers["Scheduler-Record"] = "me-1-1-00000001"
+    assert (await desk.ask("get"))["status"] == "running"
     assert other.asked == []
+
+
+async def test_a_build_that_no_process_has_written_last_is_about_to_be_taken_over(
+    autojump_clock: MockClock, desk: Desk
+) -> None:
+    """Such as one that an operator released from quarantine."""
+    await desk.join()
+    begin(desk)
+    [first] = desk.broker.messages(LOG, log_of("b1"))
+    first.headers["Scheduler-Record"] = "released"
+    assert await desk.refused("get") == ("unavailable", "b1 has no owner now; it is being taken over")
 
 
 async def test_nobody_answers_for_an_owner_that_is_silent(autojump_clock: MockClock, desk: Desk) -> None:

@@ -265,6 +265,36 @@ async def test_one_that_joins_is_seen_by_the_others_at_once(
             assert await until(lambda: "b-1" in first.owners()) < 0.5
 
 
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_bucket_that_was_removed_is_made_again(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, others: int
+) -> None:
+    """Otherwise nothing would ever be sent again; no instance loses its lease by that."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first, trio.open_nursery() as nursery:
+        if others:
+            await two.fleet.join()
+            nursery.start_soon(two.fleet.run)
+        await trio.sleep(5)
+        server.remove_stream("KV_SCHEDULER")
+        await trio.sleep(60)
+        assert first.fresh
+        assert len(first.owners()) == 1 + others
+        assert one.lapses == two.lapses == []
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_ends_is_to_take_over_nothing(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Otherwise the builds that fall to it would wait until it has gone."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first, two.running() as second:
+        await second.drain()
+        await trio.sleep(PERIOD)
+        assert all(first.is_first_for(f"build-{number}") for number in range(50))
+
+
 async def test_the_log_names_instances_and_tells_an_end_in_order_from_a_loss(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:

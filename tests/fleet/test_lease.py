@@ -155,6 +155,16 @@ def test_what_operators_see_of_a_member() -> None:
     assert document(judge.members()[0])["standing"] == "lapsed"
 
 
+def test_a_read_that_was_overtaken_by_a_later_one_says_nothing() -> None:
+    """It would count time twice, and make an older lease of a newer one."""
+    judge = Judge()
+    judge.look(0.0, {"a": Found(A, 1)})
+    judge.look(4.0, {"a": Found(A, 2)})
+    judge.look(1.0, {"a": Found(A, 1)})
+    judge.look(5.0, {"a": Found(A, 2)})
+    assert [(member.revision, member.age) for member in judge.members()] == [(2, 1.0)]
+
+
 def test_one_that_could_not_renew_its_own_lease_does_not_call_itself_active() -> None:
     """While nobody can read the leases they do not age; but whether it may send it knows."""
     for standing, shown in ((Standing.ACTIVE, "lapsed"), (Standing.GONE, "gone")):

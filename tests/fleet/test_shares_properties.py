@@ -202,6 +202,8 @@ class World:
         )
         if not one.covering:
             if dead:
+                # The document is read before that: one that does not stand there holds nothing.
+                one.stake.read(self.ledger, self.revision)
                 owner = self.chance.choice(dead)
                 one.covering.add(owner)
                 stake.taking[owner] = 1

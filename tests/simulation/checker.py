@@ -245,7 +245,6 @@ class Checker:
             case Loading():
                 self._taken_up(name, build, n, who)
                 self._load(build, n, who)
-                self._gauges.taken_up(name, who)
             case Started(component=component, attempt=attempt):
                 self._ordering.started(build, component)
                 self._started(name, build, n, component, attempt)
@@ -494,8 +493,6 @@ class Checker:
 
     def _interrupted(self, step: Step) -> None:
         self._interruptions.setdefault(step.who, []).append((step.time, step.kind))
-        if step.kind in {"killed", "ends"}:
-            self._gauges.gone(step.who)
 
     def _request_left(self, step: Step) -> None:
         name, component, who = step.build, step.component, step.who

@@ -17,8 +17,6 @@ from simulation.scenario import Scenario
 
 _QUIET = {"connector dies", "cut connector", "cut client", "consumers", "clock"}
 """Faults that keep no request from leaving soon after it has its slot."""
-_MORE_AT_WORK = {"second", "twin", "pause"}
-"""Faults beside which two processes may be at work, each with limits of its own."""
 _UNDER_WAY = 3.0
 """Seconds that may lie between the slot of a request and its departure, where all is well."""
 _RECORDS = 2
@@ -46,7 +44,7 @@ class _Own:
 
 
 class Gauges:
-    """Counts for every process."""
+    """Counts over all processes, those that have ended included; bytes for each of them."""
 
     def __init__(self, scenario: Scenario, rulebook: Rulebook, wrong: Callable[[str], None]) -> None:
         self._rulebook = rulebook
@@ -55,12 +53,9 @@ class Gauges:
         self._flights: dict[str, _Flight] = {}
         """By attempt."""
         self._own = {build["id"]: _Own(rulebook.own_limits(build)) for build in scenario.builds}
-        lonely = scenario.instances.number == 1
-        self._across = lonely and not {fault.kind for fault in scenario.faults} & _MORE_AT_WORK
-        """Whether limits hold over all processes, those that have ended included."""
         self._quiet = all(fault.kind in _QUIET for fault in scenario.faults)
-        self._starts: dict[tuple[str, str, LimitRule], list[float]] = {}
-        """Times of requests by process, build (for its own limits; new in each run) and rate."""
+        self._starts: dict[tuple[str, LimitRule], list[float]] = {}
+        """Times of requests by build (for its own limits; new in each run) and rate."""
 
     def sent(
         self,
@@ -105,16 +100,13 @@ class Gauges:
             return
         if rule.period is None:
             flying = sum(
-                rule.matches(one.subject)
-                and (self._across or one.who == who)
-                and one.until > now
-                and name in {"", one.build}
+                rule.matches(one.subject) and one.until > now and name in {"", one.build}
                 for one in self._flights.values()
             )
             if flying > rule.count:
                 self._wrong(f"limits {name}: {who} has {flying} in flight, and {rule} is a limit")
             return
-        starts = self._starts.setdefault((who, name, rule), [])
+        starts = self._starts.setdefault((name, rule), [])
         starts.append(now)
         window = rule.period - _UNDER_WAY
         if self._quiet and sum(start > now - window for start in starts) > rule.count:
@@ -126,7 +118,7 @@ class Gauges:
 
     def reopened(self, name: str) -> None:
         """A new run of a build begins: it does not know what was begun in the one before."""
-        for key in [key for key in self._starts if key[1] == name]:
+        for key in [key for key in self._starts if key[0] == name]:
             del self._starts[key]
 
     def answered(self, attempt: str) -> None:
@@ -140,18 +132,6 @@ class Gauges:
     def dropped(self, name: str) -> None:
         """An operator wants what is in flight of a build to be given up."""
         self._drop(lambda one: one.build == name)
-
-    def taken_up(self, name: str, who: str) -> None:
-        """A process has taken a build up: nobody else has it."""
-        if self._across:
-            return
-        self._drop(lambda one: one.build == name and one.who != who)
-
-    def gone(self, who: str) -> None:
-        """A process has ended."""
-        if self._across:
-            return
-        self._drop(lambda one: one.who == who)
 
     def _drop(self, which: Callable[[_Flight], bool]) -> None:
         for attempt in [attempt for attempt, one in self._flights.items() if which(one)]:

@@ -264,11 +264,11 @@ def _deadlines_before_replies() -> list[Patch]:
     """A build that is taken up continues before the captured replies are read."""
     begin = Loader._begin
 
-    async def impatient(loader: Loader, *args: Any, **options: Any) -> None:
+    async def impatient(loader: Loader, *args: Any, **named: Any) -> None:
         for loaded in args:
             if isinstance(loaded, Loaded):
                 loaded.caught_up.set()
-        await begin(loader, *args, **options)
+        await begin(loader, *args, **named)
 
     return [(Loader, "_begin", impatient)]
 

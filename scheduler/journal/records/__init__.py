@@ -41,16 +41,7 @@ from scheduler.journal.records.orders import (
     orders_header,
     read_orders,
 )
-from scheduler.journal.records.record import (
-    VERSION,
-    Position,
-    Record,
-    Writer,
-    compose,
-    decode_record,
-    earliest,
-    read_writer,
-)
+from scheduler.journal.records.record import VERSION, Position, Record, compose, decode_record, earliest
 from scheduler.journal.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
 from scheduler.journal.records.wire import (
     TIMED,
@@ -78,7 +69,6 @@ __all__ = [
     "Position",
     "Record",
     "Status",
-    "Writer",
     "accepted_chunks",
     "compose",
     "decode_event",
@@ -93,6 +83,6 @@ __all__ = [
     "orders_header",
     "read_headers",
     "read_orders",
-    "read_writer",
+    "record_id_of",
     "tombstone",
 ]

@@ -87,16 +87,6 @@ class Record:
         return tuple(event.object for event in self.events if isinstance(event, Elsewhere))
 
 
-@frozen
-class Writer:
-    """Writer of a record: of the last one in a log, the owner of the build."""
-
-    instance: str
-    """Name of the process."""
-    epoch: int
-    """Number of the process, as `Record.epoch`."""
-
-
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
@@ -112,13 +102,7 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
     reply_positions: dict[str, tuple[_Natural, _Natural]] = {}
 
 
-class _Head(msgspec.Struct):
-    instance: str
-    epoch: _Natural
-
-
 _decode = msgspec.json.Decoder(_Record).decode
-_decode_head = msgspec.json.Decoder(_Head).decode
 _FIELDS = frozenset(_Record.__struct_fields__)
 
 
@@ -158,19 +142,6 @@ def decode_record(data: bytes) -> Record:
     return evolve(
         head, events=tuple(read_event(raw, f"{place}, events[{index}]") for index, raw in enumerate(events))
     )
-
-
-def read_writer(data: bytes) -> Writer:
-    """Read who wrote a record, also one of a later version.
-
-    Raises:
-        UnreadableLog: it does not say so.
-    """
-    try:
-        head = _decode_head(data)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        raise left("a record that does not tell its writer") from None
-    return Writer(head.instance, head.epoch)
 
 
 def _beginning(head: Record) -> bytes:

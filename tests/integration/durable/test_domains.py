@@ -53,7 +53,7 @@ def test_who_stands_by_makes_no_streams(stack: ExitStack, start: Start) -> None:
     hub, leaf = stack.enter_context(hub_and_leaf())
     first = start(hub)
     second = start(leaf, ready=False)
-    second.await_log("standing by: another scheduler is there")
+    second.await_log("standing by: a scheduler without a lease here is there")
     assert set(streams(hub)) == set(OURS)
     assert streams(leaf) == []
     second.stop()
