@@ -106,8 +106,16 @@ def integration(session: nox.Session) -> None:
         return
     # They wait more than they work.
     session.run("pytest", "-n", "4", "--dist", "worksteal", "-m", "integration and not alone and not long")
-    session.run("pytest", "-n", "2", "--maxschedchunk", "1", "-m", "integration and long")
+    session.run("pytest", "-n", "2", "--maxschedchunk", "1", "-m", "integration and long and not siege")
     session.run("pytest", "-m", "integration and alone")
+
+
+@nox.session
+def siege(session: nox.Session) -> None:
+    """Kill and stop schedulers and brokers for minutes: 50 kills, or those in DURABLE_KILLS."""
+    install(session, "test")
+    kills = os.environ.get("DURABLE_KILLS", "50")
+    session.run("pytest", "-s", "-m", "siege", *session.posargs, env={"DURABLE_KILLS": kills})
 
 
 @nox.session

@@ -29,7 +29,7 @@ from integration.harness import Client, Scheduler
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
-KILLS = int(os.environ.get("DURABLE_KILLS", "20"))
+KILLS = int(os.environ.get("DURABLE_KILLS", "6"))
 """Processes of the fleet that are killed, one after another."""
 STREAMS = (LOG, REPLIES, REPORTS, "KV_SCHEDULER")
 TRY = 2.0
@@ -70,6 +70,7 @@ def stop_all(services: Sequence[Scheduler]) -> None:
         assert code == 0, service.errors
 
 
+@pytest.mark.siege
 @pytest.mark.timeout(max(120, 6 * KILLS))
 def test_schedulers_of_a_fleet_are_killed_again_and_again(start_scene: SceneFactory) -> None:
     """Any of three each time: every build ends once, and nothing is sent twice but what may not have left.
@@ -146,6 +147,7 @@ def restarted(victim: NatsServer) -> None:
     victim.start()
 
 
+@pytest.mark.siege
 @pytest.mark.parametrize("fault", [killed, hung, restarted])
 def test_each_of_three_brokers_fails_in_turn(
     start_scene: SceneFactory, fault: Callable[[NatsServer], None]
