@@ -13,7 +13,7 @@ from scheduler.fleet.absences import Absences
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.keeper import LeaseKeeper
-from scheduler.fleet.lease import Judge, Lease, Member, Standing
+from scheduler.fleet.lease import Judge, Lease, Member
 from scheduler.jetstream.answers import Ack
 from scheduler.jetstream.api import JetStream
 from scheduler.recovery.durable import Durable
@@ -139,17 +139,6 @@ def _an_end_that_nobody_is_told_of() -> list[Patch]:
     return [(Fleet, "leave", silent)]
 
 
-def _an_end_that_is_told_too_early() -> list[Patch]:
-    """An instance says that it owns nothing while it still works."""
-
-    async def hasty(durable: Durable) -> None:
-        durable.fleet.keeper.standing = Standing.GONE
-        await durable.fleet._say()
-        await trio.sleep(1.0)
-
-    return [(Durable, "begin_to_end", hasty)]
-
-
 def _taking_over_without_compare_and_set() -> list[Patch]:
     """The record that takes a build over says nothing of what it follows."""
     publish = JetStream.publish
@@ -186,7 +175,6 @@ FLEET_MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _absences_in_a_cluster,
     _gone_instances_that_count_as_live,
     _an_end_that_nobody_is_told_of,
-    _an_end_that_is_told_too_early,
     _taking_over_without_compare_and_set,
     _an_epoch_that_stays,
 )
