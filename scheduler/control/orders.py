@@ -96,7 +96,8 @@ class OrderBook:
             at = before.time
         except Fenced:
             # Another process has written to the log: maybe because of another copy.
-            found = (await self._builds.find(command.id)).orders.find(order.verb, order.id)
+            builds = await self._builds.find(command.id)  # noqa: ASYNC120 - cancelled, nobody waits for it
+            found = builds.orders.find(order.verb, order.id)
             if found is None:
                 raise
             at = found.time

@@ -24,6 +24,7 @@ from scheduler.fleet.absences import INSTANCE
 from scheduler.fleet.bucket import BUCKET as LEASES
 from scheduler.fleet.bucket import STREAM as KV_LEASES
 from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.sharing import CHANGED
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS, replies_of
 from scheduler.supervision import intake
 from scheduler.supervision.peers import CANDIDATES
@@ -109,6 +110,7 @@ def _jetstream(providers: Sequence[str]) -> list[Need]:
         ),
         Need(f"$KV.{LEASES}.>", "leases", samples=(f"$KV.{LEASES}.lease.doctor",)),
         Need(NEWS, "word to other instances"),
+        Need(CHANGED, "word of the limits that instances share"),
         Need(f"{INSTANCE}*.*", "questions to other instances", samples=(f"{INSTANCE}doctor.doctor",)),
         *(Need(f"$JS.API.STREAM.{verb}.{KV_LEASES}", "leases") for verb in ("CREATE", "MSG.GET", "PURGE")),
         Need("$JS.API.INFO", "the question for JetStream"),
@@ -179,6 +181,7 @@ SUBSCRIPTIONS: Final = (
     EVERY_RETURNED,
     CANDIDATES,
     NEWS,
+    CHANGED,
     f"{INSTANCE}*.*",
     f"{CONTROL}*",
     *(
