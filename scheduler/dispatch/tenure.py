@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol
 import trio
 
 from scheduler.dispatch.call import Call
-from scheduler.errors import BusError, MessageTooLarge, StoreError
+from scheduler.errors import MessageTooLarge, StoreError
 from scheduler.runtime.logger import Logger
 
 log = Logger()
@@ -65,6 +65,8 @@ class HeldRequests:
         self._tenure = tenure
         self._publish = publish
         self._held: dict[Call, None] = {}
+        self._asked: set[str] = set()
+        """Builds that are being confirmed."""
         self._wake = trio.Event()
 
     def __len__(self) -> int:
@@ -82,14 +84,17 @@ class HeldRequests:
 
     async def run(self) -> NoReturn:
         """Let requests leave once they may; never returns."""
-        while True:
-            await self._wake.wait()
-            await self._tenure.renewed()
-            self._wake = trio.Event()
-            builds: dict[str, list[Call]] = {}
-            for call in self._held:
-                builds.setdefault(call.request.build, []).append(call)
-            async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._wake.wait()
+                await self._tenure.renewed()
+                self._wake = trio.Event()
+                builds: dict[str, list[Call]] = {}
+                for call in self._held:
+                    if call.request.build not in self._asked:
+                        builds.setdefault(call.request.build, []).append(call)
+                # A log that takes long to write keeps no other build waiting.
+                self._asked.update(builds)
                 for build, calls in builds.items():
                     nursery.start_soon(self._release, build, calls)
 
@@ -97,12 +102,16 @@ class HeldRequests:
         """Let the requests of one build leave, if it is still this process's."""
         try:
             await self._tenure.confirm(build)
-        except (StoreError, BusError) as error:
+        except StoreError as error:
             # Its walk is told as well, and puts the calls away.
             log.info("requests are not sent any more", build=build, requests=len(calls), why=str(error))
             for call in calls:
                 self.drop(call)
             return
+        finally:
+            self._asked.discard(build)
+            # Perhaps others of it are held back by now.
+            self._wake.set()
         for call in calls:
             if call in self._held:
                 del self._held[call]

@@ -195,3 +195,28 @@ async def test_what_waited_for_a_connection_leaves_once_its_build_is_confirmed(
         await trio.sleep(10)
         assert sorted(bench.right.asked) == ["b1", "b2"]
         assert bench.requests == ["b2"]
+
+
+async def test_a_log_that_takes_long_keeps_no_other_build_waiting(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """Neither those held back with it nor those that are held back while it is asked."""
+    async with bench.running() as client:
+        confirm = bench.right.confirm
+
+        async def confirm_all_but_one(build: str) -> None:
+            await confirm(build)
+            if build == "slow":
+                await trio.sleep(1_000)
+
+        bench.right.confirm = confirm_all_but_one  # type: ignore[method-assign]
+        for builds in (["slow", "b1"], ["b2"]):
+            bench.right.held = False
+            for build in builds:
+                client.send(request("a", build=build))
+            await wait_all_tasks_blocked()
+            bench.right.give()
+            await wait_all_tasks_blocked()
+        assert sorted(bench.requests) == ["b1", "b2"]
+        await trio.sleep(1_001)
+        assert sorted(bench.requests) == ["b1", "b2", "slow"]
