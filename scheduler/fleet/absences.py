@@ -12,7 +12,7 @@ import trio
 
 from scheduler.bus import Bus
 from scheduler.definition.tokens import encode_token
-from scheduler.errors import NoResponders
+from scheduler.errors import BusError, NoResponders
 from scheduler.fleet.lease import PERIOD, Member
 
 INSTANCE: Final = "scheduler.instance."
@@ -57,11 +57,25 @@ class Absences:
             BusError: the bus cannot be used.
         """
         times: dict[str, int] = {}
-        for member in () if self._bus.clustered else others:
+        errors: list[BusError] = []
+
+        async def ask(member: Member) -> None:
             process = member.lease.instance
-            if member.age >= 2 * PERIOD or process in self._times or process not in known:
+            try:
                 absent = await self._is_absent(member)
+            except BusError as error:
+                errors.append(error)
+            else:
                 times[process] = self._times.get(process, 0) + 1 if absent else 0
+
+        # All at once: those that hang, and let each question wait for its whole time, keep no other one back.
+        async with trio.open_nursery() as nursery:
+            for member in () if self._bus.clustered else others:
+                process = member.lease.instance
+                if member.age >= 2 * PERIOD or process in self._times or process not in known:
+                    nursery.start_soon(ask, member)
+        if errors:
+            raise errors[0]
         self._times = times
 
     async def _is_absent(self, member: Member) -> bool:

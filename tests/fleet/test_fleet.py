@@ -345,3 +345,18 @@ async def test_a_bucket_that_was_removed_is_made_again_in_time(
         assert not two.lapses
         assert (one.changes, two.changes) == changes
         assert max(member.age for member in first.members()) < 2 * PERIOD
+
+
+async def test_instances_that_hang_are_asked_for_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Each takes its whole time to be silent: one after another they would stretch everybody's lease."""
+    one, others = Instance(fake_bus, "a-1"), [Instance(fake_bus, f"b-{n}") for n in range(10)]
+    for other in others:
+        await other.fleet.join()
+        kill(fake_bus, other.fleet.instance)
+        await fake_bus.subscribe(f"{other.fleet.subject}ping", lambda _: None)
+    began = trio.current_time()
+    await one.fleet.join()
+    assert trio.current_time() - began < 3
+    assert len(one.fleet.others()) == 10
