@@ -11,7 +11,7 @@ a version that does not share limits, and is not waited for.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import trio
 
@@ -21,7 +21,7 @@ from scheduler.errors import BusError, WrongLastSequence
 from scheduler.fleet.bucket import LeaseBucket, LedgerBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import LEASE, PERIOD
-from scheduler.fleet.ledger import ShareLedger, limits_of, rule_of
+from scheduler.fleet.ledger import ShareLedger, limits_of
 from scheduler.fleet.parts import Parts, Quotas
 from scheduler.fleet.reclaiming import Reclaimed, Reclaimer
 from scheduler.fleet.shares import Situation, Stake
@@ -148,21 +148,6 @@ class Sharing:
         return not self._stale and all(
             stake.covers(owner) for owner in names if owner in stake.ledger.holders
         )
-
-    def document(self) -> list[dict[str, Any]]:
-        """Return the limits over the fleet, for operators: who has how much, and whose settings differ."""
-        stake, ledger = self._stake, self._stake.ledger
-        return [
-            {
-                "limit": str(rule_of(kind, stake.limit(kind))),
-                "shares": {name: holder.total(kind) for name, holder in sorted(ledger.holders.items())},
-                "settings": {
-                    name: holder.limits.get(kind) for name, holder in sorted(ledger.holders.items())
-                },
-                "differs": len({holder.limits.get(kind) for holder in ledger.holders.values()}) > 1,
-            }
-            for kind in sorted(ledger.kinds())
-        ]
 
     # ---- joining, staying and leaving
 

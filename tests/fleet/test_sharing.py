@@ -143,7 +143,7 @@ async def test_what_an_idle_one_has_the_other_gets_within_a_second(
         assert await until(lambda: two.slots.taken == 3) < 2.0
 
 
-async def test_the_lowest_limit_holds_and_is_said(
+async def test_the_lowest_limit_holds(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:
     """Where instances differ, and for those that have no such limit, too."""
@@ -156,9 +156,6 @@ async def test_the_lowest_limit_holds_and_is_said(
         assert one.begin() + two.begin() + three.begin() <= 2
         await trio.sleep(10)
         assert one.slots.taken + two.slots.taken + three.slots.taken == 2
-        (found,) = two.sharing.document()
-        assert (found["limit"], found["differs"]) == ("vpc.*.*=2", True)
-        assert found["settings"] == {"a": 4, "b": 2, "c": None}
 
 
 async def test_what_a_dead_one_had_is_free_once_its_builds_are_taken_over(
