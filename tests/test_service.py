@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 import trio
-from support.durable import Peer, Plant, flat
+from support.durable import Peer, Plant, flat, until
 from support.fake_bus import FakeBus, Published
 from support.fakes import (
     JSON,
@@ -34,6 +34,7 @@ from scheduler.bus import Message, Outgoing
 from scheduler.config import Settings
 from scheduler.definition.limits import Limits
 from scheduler.errors import BusFull, LogMissing
+from scheduler.fleet.lease import Tenure
 from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Resumed, Started
 from scheduler.service import Service
@@ -938,6 +939,21 @@ def _captured_elsewhere(plant: Plant) -> Published:
     """The reply to the request for a, as it comes in directly."""
     message, component = next(one for one in plant.requests if one[1]["_component_id"] == "a")
     return Published(f"{message.subject}.done", encode({**component, "_state": "completed"}), "", None)
+
+
+async def test_time_stands_still_while_the_lease_is_out(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is held back in that time has not had it, nor has what is in flight."""
+    plant = Plant(ignore, attempt_timeout=20)
+    async with plant.run() as process:
+        await process.submit(document("a"))
+        await trio.sleep(5)
+        with monkeypatch.context() as lapsed:
+            lapsed.setattr(Tenure, "holds", lambda *_: False)
+            await trio.sleep(300)
+            assert process.reports == []
+        assert 10 < await until(lambda: process.reports, 60) < 30
 
 
 async def test_a_log_that_is_gone_ends_the_service(autojump_clock: MockClock) -> None:
