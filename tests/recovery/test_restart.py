@@ -23,6 +23,7 @@ from scheduler.definition.model import Resend
 from scheduler.definition.reply_subjects import interest, is_secret, old_token, parse
 from scheduler.definition.template import OnUnresolved, Templates
 from scheduler.errors import IllegalTransition, JetStreamUnavailable, StoreError
+from scheduler.fleet.fleet import Fleet
 from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.streams import LOG, REPLIES, REPORTS
 from scheduler.journal.events import (
@@ -1165,6 +1166,25 @@ async def test_a_build_that_nobody_works_on_is_found(autojump_clock: MockClock) 
         write(plant, accept(document("a")), digest="00" * 16)
         await trio.sleep(700)
         assert process.requests == ["a"]
+
+
+async def test_a_head_start_of_others_delays_no_other_build(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is another instance's to take first is waited for; what is ours is taken at the first word."""
+    plant = Plant(ignore)
+    monkeypatch.setattr(Fleet, "is_first_for", lambda _, build: build == "ours")
+    async with plant.run() as process:
+        roster, orphans = process.service.roster, process.service.persistence.orphans
+        await trio.sleep(100)
+        write(plant, accept(document("a", build="theirs")), digest="00" * 16, build="theirs")
+        orphans.note()
+        await trio.sleep(1.5)
+        write(plant, accept(document("a", build="ours")), digest="00" * 16, build="ours")
+        orphans.note()
+        assert await until(lambda: roster.holds("ours")) < 2
+        assert not roster.holds("theirs")
+        assert await until(lambda: roster.holds("theirs")) < 4
 
 
 async def test_the_builds_of_a_process_that_has_gone_are_adopted(autojump_clock: MockClock) -> None:
