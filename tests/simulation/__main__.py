@@ -1,11 +1,13 @@
 """``python -m simulation SEED [WORD ...]``: what happens with a seed, only lines with one of the words.
 
 ``python -m simulation FIRST:END``: which seeds break a promise. ``--digest SEED ...``: a hash of each trace.
+``--catch``: seek a seed that catches each mutant, and keep it.
 """
 
 import json
 import sys
 
+from simulation.catching import seek
 from simulation.driver import simulate
 from simulation.judging import chosen, judge, judge_all
 from simulation.trace import Step
@@ -40,6 +42,10 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--digest":
         for seed in chosen(",".join(arguments[1:])):
             print(seed, simulate(seed).trace.digest())
+        return 0
+    if arguments[0] == "--catch":
+        for line in seek():
+            print(line, flush=True)
         return 0
     seeds = chosen(arguments[0])
     if len(seeds) > 1:
