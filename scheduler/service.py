@@ -204,6 +204,8 @@ class Service:
                 self._stopping.ready = True
                 task_status.started()
                 await self._stopping.asked.wait()
+                # Whatever the broker does: from the signal on nothing leaves.
+                roster.send_nothing()
                 await persistence.begin_to_end()
                 reception.stop_reading()
                 roster.refuse_new()

@@ -37,6 +37,8 @@ OF_OTHERS = frozenset({
     "--require-hashes", "--no-deps", "--no-build-isolation", "--upgrade", "--spec",
     # nats-server and the nats command
     "--addr", "--jetstream", "--store_dir", "--log", "--subject", "--server", "--creds",
+    # python -m simulation
+    "--catch",
     # python -m benchmarks
     "--against", "--against-python", "--attacks", "--beats", "--check", "--only", "--peers", "--quick",
     "--repeat", "--shapes", "--sizes", "--stores",

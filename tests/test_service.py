@@ -37,6 +37,7 @@ from scheduler.errors import BusFull, LogMissing
 from scheduler.fleet.lease import Tenure
 from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Resumed, Started
+from scheduler.recovery.persistence import Persistence
 from scheduler.service import Service
 from scheduler.stores.memory import MemoryStore
 from scheduler.supervision.explainer import Explainer
@@ -597,6 +598,24 @@ async def test_what_is_in_flight_is_awaited_and_then_the_service_ends(
         assert subject == "build.create.error"
         assert states(report) == {"a": "completed", "b": "waiting"}
         assert report["error"] == "the scheduler was shut down before there was a reply"
+
+
+async def test_nothing_is_sent_after_the_signal_while_others_are_told(
+    autojump_clock: MockClock, fake_bus: FakeBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that hangs keeps that waiting; what is answered meanwhile makes nothing begin."""
+
+    async def hang(_: Persistence) -> None:
+        await trio.sleep(5)
+
+    monkeypatch.setattr(Persistence, "begin_to_end", hang)
+    async with open_service(script=lambda _: [Reply(after=2.0)], bus=fake_bus, grace=25.0) as site:
+        await site.submit(document("ab", [("a", "b")]))
+        await trio.sleep(1)
+        site.service.stop()
+        await trio.sleep(20)
+        _, report = site.report
+        assert states(report) == {"a": "completed", "b": "waiting"}
 
 
 @pytest.mark.parametrize("resumable", [False, True])

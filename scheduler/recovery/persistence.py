@@ -142,7 +142,7 @@ class Persistence:
         """Say to others that this process takes no more builds, before it takes none."""
 
     async def drain(self, grace: float) -> None:
-        """End the builds of this process, after `Roster.refuse_new`; in ``grace`` seconds."""
+        """End the builds of this process, after `Roster.send_nothing`; in ``grace`` seconds."""
         await drain(self.roster, self.store, grace)
 
     async def leave(self) -> None:

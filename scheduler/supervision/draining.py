@@ -13,13 +13,13 @@ _CLOSING = 0.5
 
 
 async def hand_over(roster: Roster, store: Store) -> None:
-    """Leave all builds, after `Roster.refuse_new`, to other processes; what is in flight goes on there."""
+    """Leave all builds, after `Roster.send_nothing`, to other processes; what is in flight goes on there."""
     _log.info("builds are handed over", builds=len(roster))
     await _leave_all(roster, store)
 
 
 async def drain(roster: Roster, store: Store, grace: float) -> bool:
-    """Await, after `Roster.refuse_new`, what is in flight for ``grace`` seconds, then stop waiting.
+    """Await, after `Roster.send_nothing`, what is in flight for ``grace`` seconds, then stop waiting.
 
     Returns:
         Whether all of it has ended.

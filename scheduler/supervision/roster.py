@@ -68,6 +68,7 @@ class Roster:
         """Size of the builds that run, as submitted, in bytes."""
         self._reported: OrderedDict[str, None] = OrderedDict()
         self._stopping = False
+        self._quiet = False
         self._idle = trio.Event()
 
     def __len__(self) -> int:
@@ -77,6 +78,11 @@ class Roster:
     def stopping(self) -> bool:
         """Whether no more builds are taken, or taken up."""
         return self._stopping
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing more is sent for any build."""
+        return self._quiet
 
     @property
     def components(self) -> int:
@@ -259,11 +265,15 @@ class Roster:
         for walk in self.walks():
             walk.send_again()
 
-    def refuse_new(self) -> None:
-        """Take no more builds, and send nothing more for those that run."""
-        self._stopping = True
+    def send_nothing(self) -> None:
+        """Send nothing more for the builds that run, or that are still taken."""
+        self._quiet = True
         for walk in self.walks():
             walk.stop()
+
+    def refuse_new(self) -> None:
+        """Take no more builds, after `send_nothing`."""
+        self._stopping = True
 
     async def until_idle(self) -> None:
         """Wait until no build is held but those whose logs are being read; the caller sets the deadline."""

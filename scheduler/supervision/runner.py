@@ -105,7 +105,7 @@ class Runner:
         """Start the task of a held build."""
         self._roster.begin(held, walk, track)
         self._slots.open(walk.plan, walk.plan.state.rules, held.sender)
-        if self._roster.stopping:
+        if self._roster.quiet:
             walk.stop()
         self._nursery.start_soon(self._run, held, walk, track, name=f"build {walk.id}")
 
@@ -179,5 +179,5 @@ class Runner:
             self._on_orphan()
         elif walk.stuck:
             self._roster.quarantined[walk.id] = "internal error in the scheduler; see its log"
-        elif not self._roster.stopping:
+        elif not self._roster.quiet:
             self._roster.quarantined[walk.id] = "its log could not be written; the next process resumes it"
