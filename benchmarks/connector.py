@@ -1,7 +1,8 @@
 """Connector of every measurement: a bare nats-py loop, in a separate process.
 
 It answers each request on ``<subject>.done`` at once, for the scheduler and for the bare loop. On `CONTROL`
-it takes commands: to hold or delay replies, to note the times of messages, to measure a bare round trip.
+it takes commands: to hold or delay replies, to answer on reply subjects, to note the times of messages, to
+measure a bare round trip.
 """
 
 import asyncio
@@ -38,6 +39,8 @@ class Connector:
         """Number of requests answered before all other replies are held; None without a limit."""
         self.delay: float | None = None
         """Delay of an answer in seconds, unless the request names one; None: at once, without looking."""
+        self.directly = False
+        """Whether it answers on the request's own reply subject."""
         self.answering: set[asyncio.Task[None]] = set()
         self.held: list[Msg] = []
         self.kept = asyncio.Event()
@@ -74,7 +77,8 @@ class Connector:
 
     async def answer(self, message: Msg) -> None:
         """Reply with the completed component."""
-        await self.client.publish(f"{message.subject}.done", builds.answer(message.data))
+        subject = message.reply if self.directly else f"{message.subject}.done"
+        await self.client.publish(subject, builds.answer(message.data))
 
     async def on_command(self, message: Msg) -> None:
         """Carry out a command, and answer."""
@@ -85,6 +89,8 @@ class Connector:
                 self.hold = command["text"].encode()
             case "delay":
                 self.delay = command["seconds"]
+            case "answer directly":
+                self.directly = command["directly"]
             case "answer":
                 self.answers = command["count"]
             case "release":
