@@ -225,20 +225,20 @@ def table(shared: Sequence[Shared], idle: Sequence[Idle]) -> str:
     """Format the costs in lines of at most 80 columns."""
     lines = []
     if shared:
-        lines += ["instances  replies on      CPU a component   to one   components/s   busiest has"]
+        lines += ["instances, replies on      CPU a component  to one  components/s  busiest has"]
     for one in shared:
         times = ratio(shared, one)
         mark = "!" if one.directly and times > MOST else " "
         lines.append(
             f"{one.instances:>9}  {'reply subjects' if one.directly else '<subject>.done'}"
-            f" {median(one.cpu):>13.0f} us {times:>8.2f}{mark} {median(one.rate):>13,.0f}"
+            f" {median(one.cpu):>13,.0f} us {times:>7.2f}{mark} {median(one.rate):>12,.0f}"
             f" {median(one.busiest):>12.0%}"
         )
     if idle:
-        lines += ["", "idle: instances   messages/s   bytes/s in, out   leases/s   CPU of one, of broker"]
+        lines += ["", "idle: instances  messages/s  bytes/s in, out     leases/s  CPU of one, broker"]
     lines += [
-        f"{one.instances:>15} {one.messages:>12.1f} {one.sent:>9,.0f} {one.received:>7,.0f}"
-        f" {one.leases:>10.2f} {one.cpu:>11.2%} {one.broker:>9.2%}"
+        f"{one.instances:>15} {one.messages:>11,.0f} {one.sent:>9,.0f} {one.received:>10,.0f}"
+        f" {one.leases:>9.1f} {one.cpu:>10.2%} {one.broker:>8.2%}"
         for one in idle
     ]
     return "\n".join(lines).strip()
