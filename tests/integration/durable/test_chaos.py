@@ -9,9 +9,8 @@ import signal
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 
 import pytest
 from nats.errors import NoRespondersError
@@ -20,45 +19,26 @@ from support.clusters import Cluster, cluster
 
 from integration.builds import component
 from integration.durable.conftest import SceneFactory
-from integration.durable.reader import LOG, REPLIES, REPORTS
 from integration.durable.scene import SEED, Scene, check_text
 from integration.durable.shapes import line, plain
 from integration.durable.shared import JSON, held
 from integration.durable.siege import LATENCY, PACE, Siege
+from integration.durable.takeovers import STREAMS, percentiles, waits
 from integration.harness import Client, Scheduler
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 KILLS = int(os.environ.get("DURABLE_KILLS", "6"))
 """Processes of the fleet that are killed, one after another."""
-STREAMS = (LOG, REPLIES, REPORTS, "KV_SCHEDULER")
 TRY = 2.0
 """Seconds that a submitter waits for an answer before it asks again, as our client does."""
-
-
-def waits(services: Sequence[Scheduler], ends: Mapping[str, float]) -> list[float]:
-    """Return the seconds from the end of each process to each of its builds being taken up.
-
-    Args:
-        services: schedulers that took over.
-        ends: end of each process, in seconds since 1970.
-    """
-    taken = [
-        entry
-        for service in services
-        for entry in service.log
-        if entry["event"] == "build taken up" and entry["owner_before"] in ends
-    ]
-    return sorted(
-        datetime.fromisoformat(entry["time"]).timestamp() - ends[entry["owner_before"]] for entry in taken
-    )
 
 
 def show(what: str, seconds: Sequence[float]) -> None:
     """Print percentiles."""
     assert seconds, f"nothing was taken over: {what}"
-    p50, p99 = (seconds[int(part * (len(seconds) - 1))] for part in (0.5, 0.99))
-    figures = f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {seconds[-1]:.2f} s"
+    p50, p99, most = percentiles(seconds)
+    figures = f"p50 {p50:.2f} s, p99 {p99:.2f} s, max {most:.2f} s"
     print(f"take-over after {what}: {len(seconds)} builds, {figures}")
 
 
