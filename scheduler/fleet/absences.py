@@ -72,7 +72,7 @@ class Absences:
         async with trio.open_nursery() as nursery:
             for member in () if self._bus.clustered else others:
                 process = member.lease.instance
-                if member.age >= 2 * PERIOD or process in self._times or process not in known:
+                if member.age >= 2 * PERIOD or self._times.get(process) or process not in known:
                     nursery.start_soon(ask, member)
         if errors:
             raise errors[0]

@@ -59,6 +59,11 @@ def kill(bus: FakeBus, process: str) -> None:
             del bus.interests[sid]
 
 
+def pings(bus: FakeBus) -> list[str]:
+    """List the questions whether an instance is there."""
+    return [one.subject for one in bus.published if one.subject.endswith(".ping")]
+
+
 async def until(condition: Callable[[], bool]) -> float:
     """Wait until something is so; return the seconds that it took."""
     began = trio.current_time()
@@ -115,6 +120,18 @@ async def test_a_single_server_tells_who_has_gone(
             await trio.sleep(10)
         kill(fake_bus, "b-1")
         assert await until(lambda: first.owners() == {"a-1"}) <= 4 * PERIOD
+
+
+async def test_one_that_renews_its_lease_is_not_asked_for(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """But once, when it was not known: an idle fleet has nothing else to say."""
+    async with Instance(fake_bus, "a-1").running(), Instance(fake_bus, "b-1").running():
+        await trio.sleep(2 * PERIOD)
+        asked = len(pings(fake_bus))
+        await trio.sleep(60)
+        assert asked > 0
+        assert len(pings(fake_bus)) == asked
 
 
 async def test_the_next_process_finds_at_once_that_the_last_one_has_gone(
