@@ -1,6 +1,6 @@
 """Absences: finds instances that have gone, where the broker is a single server and knows who is connected.
 
-An instance whose lease is old, or was not seen before, is asked for on its own subject. Where nobody
+An instance that has missed a renewal, or was not seen before, is asked for on its own subject. Where nobody
 subscribes to that, asked twice, it has gone, and nobody waits for its lease to run out. In a cluster that
 proves nothing: its server may be cut off from ours.
 """
@@ -21,6 +21,8 @@ PING: Final = "ping"
 """Verb that only asks whether the instance is there."""
 _PATIENCE: Final = 1.0
 """Seconds for the answer of the broker whether anybody subscribes."""
+_MISSED: Final = 0.75 * PERIOD
+"""Age of a lease, in seconds, from which a renewal is overdue: a live one is seen anew with each look."""
 _TIMES: Final = 2
 """Times in a row that nobody subscribed after which an instance has gone."""
 
@@ -72,7 +74,7 @@ class Absences:
         async with trio.open_nursery() as nursery:
             for member in () if self._bus.clustered else others:
                 process = member.lease.instance
-                if member.age >= 2 * PERIOD or self._times.get(process) or process not in known:
+                if member.age >= _MISSED or self._times.get(process) or process not in known:
                     nursery.start_soon(ask, member)
         if errors:
             raise errors[0]

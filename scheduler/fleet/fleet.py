@@ -28,6 +28,8 @@ WENT: Final = "another instance has gone: its builds are taken over"
 MADE_AGAIN: Final = "the bucket of the leases was removed: it is made again"
 _BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
+_AGAIN: Final = 1.0
+"""Seconds between them later: after the broker's restart all others are on their way back."""
 _PAUSE: Final = 1.0
 _SOON: Final = 0.05
 _FORGOTTEN: Final = 600.0
@@ -200,7 +202,7 @@ class Fleet:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.keeper.run)
             while True:
-                with trio.move_on_after(PERIOD):
+                with trio.move_on_after(_AGAIN if self._absences.suspected else PERIOD):
                     await self._news.wait()
                 self._news = trio.Event()
                 await self.look()
