@@ -31,6 +31,8 @@ from benchmarks.machine import Machine
 from benchmarks.processes import Store, configured_server, scratch, service
 from benchmarks.stage import Ground, cpu_time, grounds, until_idle
 from scheduler.fleet.bucket import STREAM
+from scheduler.jetstream.capturing import REPLIES
+from scheduler.jetstream.streams import LOG, REPORTS
 from scheduler.local.generate import Shape
 
 MOST: Final = 1.10
@@ -57,6 +59,12 @@ class Shared:
     """Components a second, from the first submission to the last report."""
     busiest: list[float]
     """Part of the CPU time that one instance has taken: of three, a third if they share evenly."""
+    broker: list[float]
+    """CPU time of the broker a component, in microseconds."""
+    writes: list[float]
+    """Messages that JetStream has stored for a component."""
+    stored: list[float]
+    """Bytes that JetStream keeps of a component when its build is reported."""
 
 
 @frozen
@@ -79,15 +87,33 @@ class Idle:
 
 
 @frozen
+class Figures:
+    """What one round has cost; the units are those of `Shared`."""
+
+    cpu: float
+    rate: float
+    busiest: float
+    broker: float
+    writes: float
+    stored: float
+
+
+@frozen
 class Running:
     """A fleet that runs."""
 
     client: Client
     services: list[psutil.Process]
+    broker: psutil.Process
+
+    async def state(self) -> tuple[int, int]:
+        """Return the number of messages that were stored so far, and the bytes that are kept."""
+        streams = [await self.client.nats.jsm().stream_info(name) for name in (LOG, REPLIES, REPORTS)]
+        return sum(one.state.last_seq for one in streams), sum(one.state.bytes for one in streams)
 
 
 @asynccontextmanager
-async def _fleet(on: Ground, instances: int) -> AsyncIterator[Running]:
+async def _fleet(on: Ground, instances: int, broker: psutil.Process) -> AsyncIterator[Running]:
     """Start the instances of one fleet, and wait until each sees the others."""
     async with AsyncExitStack() as stack:
         services = []
@@ -101,7 +127,7 @@ async def _fleet(on: Ground, instances: int) -> AsyncIterator[Running]:
         async with asyncio.timeout(_DEADLINE):
             while await _seen(on.client) < instances:  # noqa: ASYNC110 - only they know
                 await asyncio.sleep(0.2)
-        yield Running(on.client, services)
+        yield Running(on.client, services, broker)
 
 
 async def _seen(client: Client) -> int:
@@ -110,31 +136,42 @@ async def _seen(client: Client) -> int:
     return sum(one.get("standing") == "active" for one in answer.get("instances", ()))
 
 
-async def _round(fleet: Running, count: int) -> tuple[float, float, float]:
-    """Run builds side by side; return CPU of a component, components a second, and the busiest one's part."""
+async def _round(fleet: Running, count: int) -> Figures:
+    """Run builds side by side."""
     made = [builds.make(Shape.LAYERED, _BUILD) for _ in range(count)]
-    before = [cpu_time(one) for one in fleet.services]
+    writes, stored = await fleet.state()
+    processes = [fleet.broker, *fleet.services]
+    before = [cpu_time(one) for one in processes]
     began = perf_counter()
     await asyncio.gather(*(fleet.client.run(build) for build in made))
     seconds = perf_counter() - began
     for one in fleet.services:
         await until_idle(one)
-    spent = [cpu_time(one) - earlier for one, earlier in zip(fleet.services, before, strict=True)]
+    broker, *spent = (cpu_time(one) - earlier for one, earlier in zip(processes, before, strict=True))
+    written, kept = await fleet.state()
     components = count * _BUILD
-    return sum(spent) / components * 1e6, components / seconds, max(spent) / sum(spent)
+    return Figures(
+        cpu=sum(spent) / components * 1e6,
+        rate=components / seconds,
+        busiest=max(spent) / sum(spent),
+        broker=broker / components * 1e6,
+        writes=(written - writes) / components,
+        stored=(kept - stored) / components,
+    )
 
 
 async def measure_shared(components: int, rounds: int, progress: Callable[[str], object]) -> list[Shared]:
     """Measure all fleets in turn, with both kinds of connectors."""
     cases = [(size, directly) for directly in (True, False) for size in SIZES]
-    found: dict[tuple[int, bool], list[tuple[float, float, float]]] = {case: [] for case in cases}
+    found: dict[tuple[int, bool], list[Figures]] = {case: [] for case in cases}
     count = max(1, components // _BUILD)
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(scratch())
         names = [f"of-{size}" for size in SIZES]
         all_grounds = await stack.enter_async_context(grounds(folder, names, Store.JETSTREAM))
+        broker = _broker(folder)
         fleets = {
-            size: await stack.enter_async_context(_fleet(on, size))
+            size: await stack.enter_async_context(_fleet(on, size, broker))
             for size, on in zip(SIZES, all_grounds, strict=True)
         }
         for number in range(-1, rounds):
@@ -146,10 +183,19 @@ async def measure_shared(components: int, rounds: int, progress: Callable[[str],
                     figures = await _round(fleets[size], count)
                     if number >= 0:
                         found[size, directly].append(figures)
+    names = [field.name for field in attrs.fields(Figures)]
     return [
-        Shared(size, directly, *map(list, zip(*found[size, directly], strict=True)))
+        Shared(
+            size, directly, **{name: [getattr(one, name) for one in found[size, directly]] for name in names}
+        )
         for size, directly in cases
     ]
+
+
+def _broker(folder: Path) -> psutil.Process:
+    """Return the process of the broker that keeps its files in a folder."""
+    [ports] = folder.glob("nats-server_*.ports")
+    return psutil.Process(int(ports.stem.partition("_")[2]))
 
 
 @frozen
@@ -189,9 +235,11 @@ async def measure_idle(instances: int, seconds: float) -> Idle:
         url = stack.enter_context(configured_server(folder, json.dumps(settings)))
         [ports] = folder.glob("nats-server_*.ports")
         monitoring = json.loads(ports.read_text())["monitoring"][0].rstrip("/")
-        broker = psutil.Process(int(ports.stem.partition("_")[2]))
+        broker = _broker(folder)
         client = await stack.enter_async_context(connect(url))
-        fleet = await stack.enter_async_context(_fleet(Ground(url, folder, client, broker), instances))
+        fleet = await stack.enter_async_context(
+            _fleet(Ground(url, folder, client, broker), instances, broker)
+        )
         await asyncio.sleep(5)
         processes = [broker, *fleet.services]
         before, cpu = await _counters(monitoring), [cpu_time(one) for one in processes]
@@ -234,6 +282,14 @@ def table(shared: Sequence[Shared], idle: Sequence[Idle]) -> str:
             f" {median(one.cpu):>13,.0f} us {times:>7.2f}{mark} {median(one.rate):>12,.0f}"
             f" {median(one.busiest):>12.0%}"
         )
+    if shared:
+        broker, writes, stored = (
+            median(figure for one in shared for figure in getattr(one, name))
+            for name in ("broker", "writes", "stored")
+        )
+        lines += [
+            f"broker, a component: {broker:.0f} us of CPU, {writes:.2f} writes, {stored:,.0f} bytes kept"
+        ]
     if idle:
         lines += ["", "idle: instances  messages/s  bytes/s in, out     leases/s  CPU of one, broker"]
     lines += [

@@ -4,12 +4,21 @@ from attrs import evolve
 
 from benchmarks.fleet import Idle, Shared, met, ratio, table
 
-ALONE = Shared(1, directly=True, cpu=[100.0, 200.0, 300.0], rate=[1_000.0], busiest=[1.0])
+ALONE = Shared(
+    1,
+    directly=True,
+    cpu=[100.0, 200.0, 300.0],
+    rate=[1_000.0],
+    busiest=[1.0],
+    broker=[150.0],
+    writes=[1.5],
+    stored=[12_345.0],
+)
 IDLE = Idle(10, messages=12_345.6, sent=123_456, received=1_234_567, leases=5, cpu=0.0062, broker=0.1)
 
 
-def of_two(*cpu: float, directly: bool = True) -> Shared:
-    return Shared(2, directly, list(cpu), rate=[1_234.5], busiest=[0.5])
+def of_two(*cpu: float) -> Shared:
+    return evolve(ALONE, instances=2, cpu=list(cpu))
 
 
 def test_a_component_is_compared_within_its_round() -> None:
