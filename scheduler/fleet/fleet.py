@@ -32,6 +32,7 @@ _AGAIN: Final = 1.0
 """Seconds between them later: after the broker's restart all others are on their way back."""
 _PAUSE: Final = 1.0
 _SOON: Final = 0.05
+_MOST_KNOWN: Final = 10_000
 _FORGOTTEN: Final = 600.0
 """Seconds after which the lease of an instance that has gone is removed."""
 
@@ -90,6 +91,8 @@ class Fleet:
         self._owners: frozenset[str] = frozenset({instance})
         self._names: dict[str, str] = {}
         """Names of instances by process, at the last look: a later process may have the name since."""
+        self._known: dict[str, None] = {}
+        """Processes that were seen to have a lease, the last ones."""
         self._news = trio.Event()
         self._unreadable = False
         """Whether the leases could not be read at the last look."""
@@ -156,6 +159,10 @@ class Fleet:
     def find(self, instance: str) -> Member | None:
         """Return the member whose process has this name; None where it has no lease (any more)."""
         return next((member for member in self.members() if member.lease.instance == instance), None)
+
+    def had_lease(self, instance: str) -> bool:
+        """Return whether a process is known to have, or have had, a lease: none of an earlier version has."""
+        return instance in self._known
 
     # ---- joining, staying and leaving
 
@@ -259,6 +266,7 @@ class Fleet:
             self._owners,
             frozenset({self.instance, *(one.lease.instance for one in self.others())}),
         )
+        self._note(self.keeper.previous, *(one.lease.instance for one in self.members()))
         names = self._names
         self._names = {one.lease.instance: one.lease.name for one in self.members()}
         for instance in sorted(self._owners - before):
@@ -280,6 +288,14 @@ class Fleet:
             await self._bucket.make(self._replicas)
             log.warning(MADE_AGAIN)
             return await self._bucket.read()
+
+    def _note(self, *instances: str) -> None:
+        """Note processes that have, or had, a lease."""
+        for instance in instances:
+            self._known.pop(instance, None)
+            self._known[instance] = None
+        while len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
 
     def _live(self) -> list[Member]:
         """Return the other instances whose lease is live."""

@@ -64,6 +64,8 @@ class LeaseKeeper:
         """Function that returns seconds since 1970."""
         self.count = 0
         """Number of renewals that went through."""
+        self.previous = ""
+        """Name of the process that had this lease before; empty where none had."""
         self._revision = 0
         self._renewing = trio.Lock()
         self._renewed = trio.Event()
@@ -103,6 +105,8 @@ class LeaseKeeper:
         while True:
             found = await self._bucket.last(self.key)
             self._revision = 0 if found is None else found.sequence
+            lease = None if found is None else read_lease(found.data)
+            self.previous = "" if lease is None else lease.instance
             began = trio.current_time()
             try:
                 await self._write()

@@ -249,7 +249,7 @@ class Durable(Persistence):
         """
         await self.fleet.look_until_seen()
         owners = frozenset(map(encode_token, self.fleet.owners()))
-        if all(self.fleet.find(writer) for writer in writers):
+        if all(map(self.fleet.had_lease, writers)):
             return owners
         return owners | await peers.find_elders(self._leased)
 

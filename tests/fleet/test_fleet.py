@@ -173,6 +173,20 @@ async def test_a_name_is_retaken_at_once(
     assert not first.fleet.fresh
 
 
+async def test_one_whose_lease_was_retaken_is_known_to_have_had_one(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """To the next process of the name, and to the others: nobody asks whether it is of an earlier version."""
+    async with Instance(fake_bus, "b-1").running() as other:
+        async with Instance(fake_bus, "a-1", name="a").running():
+            await trio.sleep(PERIOD)
+        async with Instance(fake_bus, "a-2", name="a").running() as following:
+            await until(lambda: "a-2" in other.owners())
+            for fleet in (other, following):
+                assert fleet.had_lease("a-1")
+                assert not fleet.had_lease("a-0")
+
+
 async def test_without_the_broker_it_stops_sending_in_time(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:

@@ -58,3 +58,27 @@ async def test_a_log_that_nobody_can_read_delays_no_take_over(autojump_clock: Mo
         process.bus.deliver(NEWS, b"")
         assert await until(lambda: process.service.roster.see("b1"), 30) < 1
         nursery.cancel_scope.cancel()
+
+
+async def test_what_a_process_left_to_the_next_of_its_name_is_taken_up_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    """The lease of the one that wrote the log is gone, but it had one: it is none of an earlier version."""
+    plant = Plant(ignore)
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        other = Other(plant.broker)
+        await other.open(nursery)
+        fleet = process.service.persistence.fleet
+        assert fleet is not None
+        await until(fleet.others, 10)
+        digest = "00" * 16
+        plant.broker.write(Accepted(CHAIN, digest, "0123456789abcdef"), digest=digest)
+        plant.broker.write(Started("a", "b1/a/1", b""), Sent("a", "b1/a/1"))
+        other.renews = False
+        following = Other(plant.broker, instance="following")
+        following.renews = False
+        # It takes no builds, so that they are this one's to take first.
+        await following.renew(Standing.DRAINING)
+        process.bus.deliver(NEWS, b"")
+        assert await until(lambda: process.service.roster.see("b1"), 30) < 1
+        nursery.cancel_scope.cancel()

@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -49,18 +49,23 @@ class Round:
     """Seconds for which each build had no owner; none where all were with the other one."""
 
 
-def waits(services: Sequence[Scheduler], ends: Mapping[str, float]) -> list[float]:
+def waits(
+    services: Sequence[Scheduler], ends: Mapping[str, float], builds: Container[str] | None = None
+) -> list[float]:
     """Return the seconds from the end of each process to each of its builds being taken up.
 
     Args:
         services: schedulers that took over.
         ends: end of each process, in seconds since 1970.
+        builds: those that count; None: all.
     """
     taken = [
         entry
         for service in services
         for entry in service.log
-        if entry["event"] == "build taken up" and entry["owner_before"] in ends
+        if entry["event"] == "build taken up"
+        and entry["owner_before"] in ends
+        and (builds is None or entry["build"] in builds)
     ]
     return sorted(
         datetime.fromisoformat(entry["time"]).timestamp() - ends[entry["owner_before"]] for entry in taken
@@ -111,8 +116,9 @@ class Pair:
         takers = [other]
         if how == "BACK":
             takers.append(self._start(_NAMES[place], ready=False))
-        scene.until(lambda: len(waits(takers, {process: ended})) >= len(owned), _DEADLINE, "every take-over")
-        found = waits(takers, {process: ended})
+        ends = {process: ended}
+        scene.until(lambda: len(waits(takers, ends, owned)) == len(owned), _DEADLINE, "every take-over")
+        found = waits(takers, ends, owned)
         scene.recorder.release(gate)
         scene.settle()
         match how:
