@@ -8,12 +8,16 @@ proves nothing: its server may be cut off from ours.
 from collections.abc import Container, Iterable
 from typing import Final
 
+import msgspec
 import trio
 
 from scheduler.bus import Bus
+from scheduler.definition.strictjson import encode
 from scheduler.definition.tokens import encode_token
-from scheduler.errors import BusError, NoResponders
+from scheduler.errors import BusError, NoResponders, StoreError
 from scheduler.fleet.lease import PERIOD, Member
+from scheduler.runtime.logger import Logger
+from scheduler.runtime.values import Value
 
 INSTANCE: Final = "scheduler.instance."
 """Beginning of the subjects of one instance; its key follows, then a verb."""
@@ -23,8 +27,26 @@ _PATIENCE: Final = 1.0
 """Seconds for the answer of the broker whether anybody subscribes."""
 _MISSED: Final = 0.75 * PERIOD
 """Age of a lease, in seconds, from which a renewal is overdue: a live one is seen anew with each look."""
+_NAME_WITHIN: Final = 5.0
+"""Seconds in which a process that has the name of this one is to end."""
+_BETWEEN: Final = 0.25
+_LONGEST: Final = 100
+"""Characters of a process's name that are shown."""
 _TIMES: Final = 2
 """Times in a row that nobody subscribed after which an instance has gone."""
+
+log = Logger()
+
+
+class NameInUse(StoreError):
+    """Another process has the name of this instance, and answers."""
+
+
+class _Answer(Value, frozen=True):
+    instance: str
+
+
+_decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
 class Absences:
@@ -80,6 +102,36 @@ class Absences:
             raise errors[0]
         self._times = times
 
+    async def await_name(self, name: str) -> None:
+        """Wait until no process answers under the name of an instance.
+
+        Of two that restart whenever they end, each would take the name from the other, for ever. One that is
+        dead or hangs answers nothing, and nobody waits for it.
+
+        Raises:
+            NameInUse: one still answers after a while.
+            BusError: the bus cannot be used.
+        """
+        until = trio.current_time() + _NAME_WITHIN
+        said = False
+        while (process := await self._who_answers(name)) is not None:
+            if trio.current_time() >= until:
+                cure = "give each process a name of its own, or end that one first"
+                raise NameInUse(f"--instance {name} is in use: {process} answers under it; {cure}")
+            if not said:
+                log.warning("waits for the process that has the name of this one", name=name, process=process)
+            said = True
+            await trio.sleep(_BETWEEN)
+
+    async def _who_answers(self, name: str) -> str | None:
+        with trio.move_on_after(_PATIENCE):
+            try:
+                answer = await self._bus.request(f"{INSTANCE}{encode_token(name)}.{PING}", b"")
+            except NoResponders:
+                return None
+            return _process_of(answer.data)
+        return None
+
     async def _is_absent(self, member: Member) -> bool:
         generation = self._bus.generation
         with trio.move_on_after(_PATIENCE):
@@ -88,3 +140,16 @@ class Absences:
             except NoResponders:
                 return generation == self._bus.generation
         return False
+
+
+def answer_of(instance: str) -> bytes:
+    """Make the answer of an instance that is there."""
+    return encode({"instance": instance})
+
+
+def _process_of(data: bytes) -> str:
+    """Return the process that has answered."""
+    try:
+        return _decode(data).instance[:_LONGEST]
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return "a process of another version"

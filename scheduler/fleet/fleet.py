@@ -8,18 +8,17 @@ from typing import Final
 import trio
 
 from scheduler.bus import Message
-from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import may_be_answered
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, JetStreamUnavailable, StreamNotFound
-from scheduler.fleet.absences import INSTANCE, PING, Absences
+from scheduler.fleet.absences import INSTANCE, PING, Absences, NameInUse, answer_of
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
 from scheduler.fleet.lease import PERIOD, Found, Judge, Load, Member, Standing
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
-__all__ = ["INSTANCE", "NEWS", "Fleet", "Superseded"]
+__all__ = ["INSTANCE", "NEWS", "Fleet", "NameInUse", "Superseded"]
 
 NEWS: Final = "scheduler.fleet.news"
 """Subject on which an instance says that its lease has changed in a way that others should not wait for."""
@@ -170,8 +169,10 @@ class Fleet:
         """Take the lease of this instance, and find the others; waits for as long as JetStream needs.
 
         Raises:
+            NameInUse: another process has this name, and goes on to answer.
             BusError: JetStream refuses the bucket, or cannot be used.
         """
+        await self._absences.await_name(self.name)
         await self._bus.subscribe(f"{self.subject}{PING}", self._answer)
         while True:
             try:
@@ -242,7 +243,7 @@ class Fleet:
         """Answer another instance that asks whether this one is there."""
         if may_be_answered(message.reply):
             try:
-                self._bus.publish(message.reply, encode({"instance": self.instance}))
+                self._bus.publish(message.reply, answer_of(self.instance))
             except BusError as error:
                 log.info("another instance was not answered", reason=str(error))
 

@@ -21,7 +21,7 @@ RENEWED: Final = "the lease of this instance is renewed"
 
 
 class Superseded(StoreError):
-    """Another process uses the name of this instance."""
+    """Another process has taken the name of this instance."""
 
 
 class LeaseKeeper:

@@ -13,7 +13,7 @@ from support.fake_jetstream import FakeJetStream, plug_into
 from trio.testing import MockClock
 
 from scheduler.fleet.bucket import STREAM
-from scheduler.fleet.fleet import NEWS, Fleet, Superseded
+from scheduler.fleet.fleet import NEWS, Fleet, NameInUse, Superseded
 from scheduler.fleet.lease import PERIOD, RENEW_WITHIN, Load
 from scheduler.jetstream.api import JetStream
 
@@ -164,13 +164,36 @@ async def test_one_that_leaves_is_gone_at_once(
 async def test_a_name_is_retaken_at_once(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:
-    """The process before it owns nothing any more; if it still runs, it ends."""
+    """The process before it owns nothing any more; if it only stood still, it ends."""
     first, second = Instance(fake_bus, "a-1", "a"), Instance(fake_bus, "a-2", "a")
     with pytest.RaisesGroup(Superseded, flatten_subgroups=True, allow_unwrapped=True):
-        async with first.running(), second.running() as new:
-            assert new.owners() == {"a-2"}
-            await trio.sleep(2 * PERIOD)
+        async with first.running():
+            kill(fake_bus, "a")
+            async with second.running() as new:
+                assert trio.current_time() < 1
+                assert new.owners() == {"a-2"}
+                await trio.sleep(2 * PERIOD)
     assert not first.fleet.fresh
+
+
+@pytest.mark.parametrize("stays", [True, False])
+async def test_a_process_does_not_take_the_name_of_one_that_answers(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, stays: bool
+) -> None:
+    """It waits a while for that one to end, and then refuses; or two would replace each other for ever."""
+    second = Instance(fake_bus, "a-2", "a")
+    async with Instance(fake_bus, "a-1", "a").running() as first, trio.open_nursery() as nursery:
+        if stays:
+            with pytest.raises(NameInUse, match=r"--instance a is in use: a-1 answers under it; give each"):
+                await second.fleet.join()
+            await trio.sleep(10)
+            assert first.fresh
+            assert first.owners() == {"a-1"}
+        else:
+            nursery.start_soon(second.fleet.join)
+            await trio.sleep(3)
+            kill(fake_bus, "a")
+            assert await until(lambda: second.fleet.fresh) <= 1
 
 
 async def test_one_whose_lease_was_retaken_is_known_to_have_had_one(
@@ -180,6 +203,7 @@ async def test_one_whose_lease_was_retaken_is_known_to_have_had_one(
     async with Instance(fake_bus, "b-1").running() as other:
         async with Instance(fake_bus, "a-1", name="a").running():
             await trio.sleep(PERIOD)
+        kill(fake_bus, "a")
         async with Instance(fake_bus, "a-2", name="a").running() as following:
             await until(lambda: "a-2" in other.owners())
             for fleet in (other, following):
@@ -343,6 +367,7 @@ async def test_the_log_names_instances_and_tells_an_end_in_order_from_a_loss(
             await trio.sleep(30)
             async with Instance(fake_bus, "p-3", name="scheduler-3").running():
                 await trio.sleep(2 * PERIOD)
+            kill(fake_bus, "scheduler-3")
             async with Instance(fake_bus, "p-4", name="scheduler-3").running():
                 await trio.sleep(2 * PERIOD)
     told = {

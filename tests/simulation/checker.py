@@ -7,6 +7,7 @@ checker is one class, longer than others: every rule reads the same knowledge, s
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -54,6 +55,9 @@ _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
 _READING = 0.5
 """Seconds that it may take to read the log of a build."""
+_ANSWER = 1.0
+"""Seconds that an answer may be under way."""
+_IN_USE = re.compile(r"NameInUse\(.*: (\w+)-\S+ answers")
 _DEEDS = {
     "cancel": "Cancelled",
     "pause": "Paused",
@@ -799,7 +803,16 @@ class Checker:
             return
         if step.detail.startswith("Superseded") and self._tenures.is_replaced(step.who):
             return
+        if (other := _IN_USE.match(step.detail)) and self._lives(other[1]):
+            return
         self._wrong(f"{step.who} fails: {step.detail}")
+
+    def _lives(self, who: str) -> bool:
+        """Tell whether a process had neither ended nor been killed a moment ago."""
+        return not any(
+            kind in {"killed", "ends"} and time < self._now - _ANSWER
+            for time, kind in self._interruptions.get(who, ())
+        )
 
     def _at_the_end(self, name: str, build: Build, *, stuck: bool) -> None:
         if build.purged_at is not None:

@@ -17,6 +17,10 @@ from simulation.vanishing import VANISHING
 if TYPE_CHECKING:
     from simulation.driver import Driver
 
+_IS_REFUSED = 7.0
+"""Seconds within which a process is refused whose name another one has."""
+_REPLACES = 4.0
+"""Seconds in which a process replaces another one of its name that stands still."""
 _COUNTS_AS_GONE = 11.0
 """Seconds of silence after which another scheduler takes a process for gone."""
 
@@ -161,12 +165,27 @@ class Faults:
             self._driver.start(victim.instance)
 
     async def _twin(self, fault: Fault, _: float) -> None:
-        """Start one in the place of another that has not ended; it may stand still."""
+        """Start one in the place of another that works, and once more when that one stands still.
+
+        Of one name, the first is refused, and the second takes the name.
+        """
         paused = [process for process in self._driver.living() if process.paused]
         victim = paused[0] if paused else self._victim(fault.number)
-        if victim is not None:
+        if victim is None:
+            return
+        self._driver.start(victim.instance)
+        if paused or not victim.instance:
+            return
+        await self._sleep(_IS_REFUSED)
+        if victim in self._driver.living() and not victim.paused:
+            victim.pause()
             self._driver.start(victim.instance)
-        await trio.lowlevel.checkpoint()
+            await self._sleep(_REPLACES)
+            victim.go_on()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Let time pass, as long as there are faults at all."""
+        await trio.sleep(min(seconds, max(0.0, self._driver.scenario.heals_at - trio.current_time())))
 
     async def _pause(self, fault: Fault, _: float) -> None:
         """A process stands still, right after a step of the trace or at any time; its lease may run out."""
@@ -180,7 +199,7 @@ class Faults:
             victim = await self._moment(fault, strike)
         elif (victim := self._victim(fault.number)) is not None:
             strike(victim)
-        await trio.sleep(min(fault.seconds, max(0.0, self._driver.scenario.heals_at - trio.current_time())))
+        await self._sleep(fault.seconds)
         if victim is not None:
             victim.go_on()
 

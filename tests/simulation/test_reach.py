@@ -54,7 +54,15 @@ WANTED = (
     ),
     *("a second run", "a third run", "a late success adopted", "a late success before the next attempt"),
     *("taken up while paused", "taken up while cancelled", "taken up while it waits for another attempt"),
-    *("several instances have builds", "four instances", "paused", "goes on", "hung up", "Superseded"),
+    *(
+        "several instances have builds",
+        "four instances",
+        "paused",
+        "goes on",
+        "hung up",
+        "Superseded",
+        "NameInUse",
+    ),
     *("taken over after a lapse", "taken over from one that was paused and goes on", "handed over"),
     *("retaken by name", "paused between a commit and the sending", "its lease ran out with requests queued"),
     *("taken over in a cluster after a lapse", "a renewal that came late", "a lease is renewed again"),
@@ -133,7 +141,7 @@ class _Fleet:
             case "request left":
                 self._started[step.who].discard((step.build, step.component))
             case "fails":
-                met["Superseded"] += step.detail.startswith("Superseded")
+                met[step.detail.partition("(")[0]] += 1
 
     def _lease(self, step: Step) -> None:
         key, instance, standing, renewed, _ = step.detail
