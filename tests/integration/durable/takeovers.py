@@ -94,7 +94,7 @@ class Pair:
         scene, self._number = self._scene, self._number + 1
         gate = f"gate-{self._number}"
         documents = [
-            line(f"round-{self._number}-{count}", component("vpc::1"), held("net::1", gate))
+            line(f"{how}-{self._number}-{count}", component("vpc::1"), held("net::1", gate))
             for count in range(BUILDS)
         ]
         place = self._number % 2
