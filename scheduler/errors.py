@@ -37,6 +37,7 @@
     │   ├── LogRemoved           the build's log was removed by hand: nothing more can be persisted
     │   ├── LogMissing           the log of all builds is gone
     │   └── UnreadableLog        a build's log cannot be read
+    │       └── BeyondThisVersion  ... because a later version may have written it
     ├── NotPosted                a notification got no answer
     ├── RecordError              a connector's record of what it did cannot be used
     ├── BrokerError              the embedded broker could not be started
@@ -289,6 +290,10 @@ class LogMissing(StoreError):
 
 class UnreadableLog(StoreError):
     """A build's log, or a record of it, cannot be read by this version."""
+
+
+class BeyondThisVersion(UnreadableLog):
+    """A build's log has an event, a member or a value that this version does not know."""
 
 
 class RecordError(SchedulerError):

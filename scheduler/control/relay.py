@@ -191,7 +191,7 @@ class Relay:
     async def _is_live(self, instance: str) -> bool:
         """Return whether an instance owns its builds; waits for the next look at the leases for a new one."""
         with trio.move_on_after(_LOOKS):
-            while not (live := instance in self._fleet.owners()) and self._may_be_new(instance):  # noqa: ASYNC110 - the fleet has one listener, and that is another
+            while not (live := instance in self._fleet.owners()) and instance and self._may_be_new(instance):  # noqa: ASYNC110 - the fleet has one listener, and that is another
                 await trio.sleep(_LOOK)
         return live
 

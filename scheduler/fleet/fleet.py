@@ -25,6 +25,8 @@ NEWS: Final = "scheduler.fleet.news"
 CAME: Final = "another instance has come"
 WENT: Final = "another instance has gone: its builds are taken over"
 MADE_AGAIN: Final = "the bucket of the leases was removed: it is made again"
+_ORPHANS: Final = b"orphans"
+"""Content of the news that there is a build which no instance has; earlier versions do not read it."""
 _BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
 _AGAIN: Final = 1.0
@@ -206,7 +208,7 @@ class Fleet:
             Superseded: another process uses the name of this instance.
             BusError: the broker does not let us listen.
         """
-        await self._bus.subscribe(NEWS, lambda _: self._news.set())
+        await self._bus.subscribe(NEWS, self._hear)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.keeper.run)
             while True:
@@ -232,10 +234,19 @@ class Fleet:
             await trio.sleep(_SOON)
         self._spread()
 
-    def _spread(self) -> None:
+    def tell_of_orphans(self) -> None:
+        """Tell the others that there is a build which no instance has. Synchronous."""
+        self._spread(_ORPHANS)
+
+    def _hear(self, message: Message) -> None:
+        self._news.set()
+        if message.data == _ORPHANS:
+            self.on_change()
+
+    def _spread(self, news: bytes = b"") -> None:
         """Tell the others to look at the leases now."""
         try:
-            self._bus.publish(NEWS, b"")
+            self._bus.publish(NEWS, news)
         except BusError as error:
             log.info("the others see it a little later", reason=str(error))
 

@@ -26,6 +26,7 @@ from scheduler.recovery.persistence import BuildParts, Persistence, Recovery
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
 from scheduler.recovery.restart import Restart, is_over
+from scheduler.recovery.reviewing import review
 from scheduler.runtime.background import open_background
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores.full_streams import Discards
@@ -215,6 +216,7 @@ class Durable(Persistence):
             connectors=parts.connectors,
             recorder=self._recorder,
             replayer=replayer,
+            on_left=self.fleet.tell_of_orphans,
         )
         restart = Restart(
             self._bus,
@@ -238,7 +240,12 @@ class Durable(Persistence):
             background.start_soon(Retention(store, self._keep).run)
             background.start_soon(Discards(store.js, store.replies.values, store.wall_clock).run)
             background.start_soon(experience.run)
+            background.start_soon(review, roster, store.logs, self._other_owners)
             yield _UnderWay(restart, experience, reopener, replayer)
+
+    def _other_owners(self) -> frozenset[str]:
+        """Return the names of the other processes that own builds now."""
+        return self.fleet.owners() - {self.fleet.instance}
 
     async def _owners(self, peers: Peers, writers: Collection[str]) -> frozenset[str]:
         """Return the ids of the processes that own builds, this one included, as of now.

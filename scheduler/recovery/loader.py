@@ -4,7 +4,7 @@ A build whose log cannot be replayed, or that processes die of again and again, 
 logged, its log stays untouched, and other builds are unaffected.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 import trio
@@ -14,6 +14,7 @@ from scheduler.definition.reply_subjects import draw_key, is_secret
 from scheduler.definition.tokens import decode_token
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.errors import (
+    BeyondThisVersion,
     BusError,
     Fenced,
     JetStreamUnavailable,
@@ -45,6 +46,9 @@ from scheduler.supervision.supervisor import Supervisor
 
 _log = structlog.get_logger()
 
+QUARANTINED = "build quarantined: its log is left untouched, and it is not resumed"
+LEFT = "build quarantined: this version cannot read its log, so it is left to other instances"
+CURE = "upgrade this instance; one of a version that knows it takes the build over at once"
 _LOADED_AT_ONCE = 4
 _MARKED_AT_ONCE = 100
 _PAUSE = 1.0
@@ -79,6 +83,7 @@ class Loader:
         connectors: hear the replies to earlier processes.
         recorder: publishes reports that were stored and perhaps not published.
         replayer: makes plans of logs.
+        on_left: callback for when a build was left to other instances.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Loader:
         connectors: ConnectorClient,
         recorder: Recorder,
         replayer: Replayer,
+        on_left: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._roster = roster
@@ -99,6 +105,7 @@ class Loader:
         self._connectors = connectors
         self._recorder = recorder
         self._replayer = replayer
+        self._on_left = on_left
         self._released: set[str] = set()
         """Builds that were released, past every service, since a process last had them."""
 
@@ -116,7 +123,7 @@ class Loader:
         async for entry in paced(latest.values(), every=_MARKED_AT_ONCE):
             build = decode_token(entry.subject.rpartition(".")[2])
             # From now on a build that is submitted again waits until this one is decided.
-            if build not in self._roster.quarantined and (one := await self._roster.reserve(build)):
+            if not self._roster.set_aside(build) and (one := await self._roster.reserve(build)):
                 held.append((one, entry))
         limiter = trio.CapacityLimiter(_LOADED_AT_ONCE)
         async with trio.open_nursery() as loads:
@@ -185,19 +192,26 @@ class Loader:
             self._runner.let_go(held)
 
     async def _quarantine(self, build: str, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
-        _log.error(
-            "build quarantined: its log is left untouched, and it is not resumed",
-            build=build,
-            reason=reason[:2_000],
-            exc_info=None if isinstance(error, StoreError) else error,
-        )
-        self._roster.quarantined[build] = reason[:1_000]
+        if isinstance(error, BeyondThisVersion):
+            reason = str(error)
+            _log.error(LEFT, build=build, reason=reason[:2_000], cure=CURE)
+            reason = f"{reason[:800]}; {CURE}"
+        else:
+            reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
+            _log.error(
+                QUARANTINED,
+                build=build,
+                reason=reason[:2_000],
+                exc_info=None if isinstance(error, StoreError) else error,
+            )
+        self._roster.quarantined[build] = self._roster.left[build] = reason[:1_000]
         try:
-            # It was no crash: the next process, perhaps of another version, may try again.
-            await self._store.append(build, [Released()])
+            # It was no crash: any other process, perhaps of another version, may try again.
+            await self._store.leave(build, Released())
         except StoreError:
             _log.info("nothing was written to its log", build=build)
+        else:
+            self._on_left()
 
     async def _take_up(self, held: Held, entry: Entry, loaded: Loaded) -> History | None:
         """Take up one build.

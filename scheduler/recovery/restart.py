@@ -158,11 +158,11 @@ class Restart:
         """Return the logs without an owner: those that are this process's to take first, and the others."""
         await self._may_work()
         # Those that are quarantined stay with those who wrote to them last, perhaps long ago.
-        quarantined = self._roster.quarantined
+        set_aside = self._roster.set_aside
         unfinished = [
             (build, entry)
             async for entry in paced(await self._unfinished(), every=_LOOKED_AT_AT_ONCE)
-            if (build := decode_token(entry.subject.rpartition(".")[2])) not in quarantined
+            if not set_aside(build := decode_token(entry.subject.rpartition(".")[2]))
         ]
         # Asked last: who has come and begun a build meanwhile owns it.
         owners = await self._owners({entry.owner for _, entry in unfinished})

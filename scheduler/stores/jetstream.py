@@ -27,6 +27,7 @@ from scheduler.jetstream.streams import LOG, REPLIES, StreamLayout, log_subject
 from scheduler.journal.events import Accepted, Event
 from scheduler.journal.records import (
     DIGEST_HEADER,
+    LEFT,
     RECORD_HEADER,
     accepted_chunks,
     instance_of,
@@ -208,6 +209,16 @@ class JetStreamStore:
             StoreError: the build is not written here; or as for `append`.
         """
         await self._log(build).confirm()
+
+    async def leave(self, build: str, *events: Event) -> None:
+        """Commit ``events`` as the last ones of this process: from then on no process has the build.
+
+        Raises:
+            Fenced, StoreError: as for `append`.
+        """
+        log = self._log(build)
+        log.word = LEFT
+        await log.append(*events)
 
     def close(self, build: str) -> None:
         """Take leave of a build: nothing more is written for it. Idempotent."""

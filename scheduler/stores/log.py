@@ -138,6 +138,8 @@ class BuildLog:
         self.hangs = 0
         """Number of processes that hung over the build."""
         self.status = Status.OPEN
+        self.word = ""
+        """End of the ids of records: `LEFT` where the next one is to leave the build to any process."""
         self.digest = ""
         """Digest of the content; written beside the first record."""
         self.failure: StoreError | None = None
@@ -303,8 +305,7 @@ class BuildLog:
 
     def _begin_to_write(self) -> None:
         if not self._writing and self.failure is None:
-            self._writing = True
-            self._round = trio.Event()
+            self._writing, self._round = True, trio.Event()
             self._context.start(self)
 
     async def write(self) -> None:
@@ -344,12 +345,11 @@ class BuildLog:
         if queue.committed + len(taken.queued) >= target:
             self._position = position
         # Unlike any other, of this process as well: a record that was given up may be under way.
-        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4))
+        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4) + self.word)
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000
-        status = self.status
-        self.status = _status_after(draft, status)
+        status, self.status = self.status, _status_after(draft, self.status)
         departures, generation = self.departures.count, context.bus.generation
         data = compose(
             n=self.n + 1,

@@ -58,6 +58,9 @@ class Roster:
     def __init__(self, max_builds: int, report_waits: Callable[[str], str] = lambda _: "") -> None:
         self.quarantined: dict[str, str] = {}
         """Quarantined builds by id, with the reason."""
+        self.left: dict[str, str] = {}
+        """Builds that this process could not take up, and leaves to others, with the reason: those that
+        another one has are in no quarantine any more."""
         self._max_builds = max_builds
         self._report_waits = report_waits
         self._held: dict[str, Held] = {}
@@ -98,6 +101,10 @@ class Roster:
     def full(self) -> bool:
         """Whether there is no room for another build now."""
         return self._stopping or len(self._held) >= self._max_builds
+
+    def set_aside(self, build: str) -> bool:
+        """Return whether this process is not to take a build up (again)."""
+        return build in self.quarantined or build in self.left
 
     def holds(self, build: str) -> bool:
         """Return whether a build is held here."""

@@ -23,6 +23,7 @@ it done stands in a header as well (`orders`), which earlier versions ignore.
 from scheduler.journal.records.headers import (
     DIGEST_HEADER,
     HANGS_HEADER,
+    LEFT,
     LOADS_HEADER,
     RECORD_HEADER,
     REMOVED_HEADER,
@@ -55,6 +56,7 @@ from scheduler.journal.records.wire import (
 __all__ = [
     "DIGEST_HEADER",
     "HANGS_HEADER",
+    "LEFT",
     "LOADS_HEADER",
     "ORDERS_HEADER",
     "ORDERS_IN_A_RECORD",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 from attrs import frozen
 
@@ -16,6 +17,8 @@ DIGEST_HEADER = "Scheduler-Digest"
 REMOVED_HEADER = "Scheduler-Removed"
 
 _OF_A_BUILD = re.compile(r"(.+)-[0-9]+-[0-9]+-[0-9a-f]{8}")
+LEFT: Final = "-left"
+"""End of the id of a record with which a process leaves a build; every version reads it as of no owner."""
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
@@ -62,12 +65,13 @@ def record_id_of(instance: str, epoch: int, n: int, random: str) -> str:
         epoch: number of times that the build was taken up.
         n: number of the record in its log.
         random: eight random hexadecimal digits: a record that was given up may still be under way.
+            With `LEFT` behind them the process leaves the build.
     """
     return f"{instance}-{epoch}-{n}-{random}"
 
 
 def instance_of(record_id: str) -> str:
-    """Return the process in the id of a record; empty where that is no record of a running build."""
+    """Return the process that has the build after a record; empty where none has, by the id of the record."""
     found = _OF_A_BUILD.fullmatch(record_id)
     return "" if found is None else found[1]
 

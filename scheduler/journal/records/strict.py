@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from scheduler.definition.strictjson import Raw, refusal
-from scheduler.errors import UnreadableLog
+from scheduler.errors import BeyondThisVersion, UnreadableLog
 
 T = TypeVar("T")
 
@@ -51,9 +51,9 @@ def left(text: str) -> UnreadableLog:
     return UnreadableLog(f"{text}; the build is left as it is")
 
 
-def left_for_another(text: str) -> UnreadableLog:
+def left_for_another(text: str) -> BeyondThisVersion:
     """Return the error for a log that is beyond this version."""
-    return UnreadableLog(f"{text}; the build is left as it is for a version that knows it")
+    return BeyondThisVersion(f"{text}; the build is left as it is for a version that knows it")
 
 
 def shown(name: object) -> str:

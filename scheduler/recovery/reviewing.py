@@ -1,0 +1,65 @@
+"""Review of the quarantine: a build that this process left, and another one has, is in quarantine no more."""
+
+from collections.abc import Callable, Collection
+
+import structlog
+import trio
+
+from scheduler.errors import BusError, UnreadableLog
+from scheduler.jetstream.streams import log_subject
+from scheduler.journal.records import Status, instance_of, read_headers
+from scheduler.stores.log_reader import LogReader
+from scheduler.supervision.roster import Roster
+
+_log = structlog.get_logger()
+
+HAS_IT = "build in quarantine no more: another instance has it"
+ENDED = "build in quarantine no more: it has ended, or was removed"
+_PERIOD = 3.0
+"""Seconds between two reviews."""
+_BETWEEN = 0.01
+"""Seconds between two builds: thousands may be beyond this version."""
+
+
+async def review(roster: Roster, logs: LogReader, others: Callable[[], Collection[str]]) -> None:
+    """Compare the quarantine with the logs from time to time; never returns.
+
+    Args:
+        roster: roster with the quarantine.
+        logs: reader of the logs.
+        others: returns the names of the other processes that own builds now.
+    """
+    in_reach = True
+    while True:
+        await trio.sleep(_PERIOD)
+        for build in list(roster.left):
+            try:
+                await _review(build, roster, logs, others)
+            except BusError as error:
+                # The next round asks again.
+                if in_reach:
+                    _log.info("the builds in quarantine cannot be looked at now", reason=str(error))
+                in_reach = False
+                break
+            in_reach = True
+            await trio.sleep(_BETWEEN)
+
+
+async def _review(build: str, roster: Roster, logs: LogReader, others: Callable[[], Collection[str]]) -> None:
+    last = await logs.last(log_subject(build))
+    try:
+        headings = None if last is None else read_headers(last.headers)
+    except UnreadableLog:
+        return
+    if headings is None or headings.status is Status.REPORTED:
+        roster.quarantined.pop(build, None)
+        del roster.left[build]
+        _log.info(ENDED, build=build)
+        return
+    owner = instance_of(headings.record_id)
+    if owner not in others():
+        # One that has failed with it, too, has left it, or gone.
+        roster.quarantined.setdefault(build, roster.left[build])
+    elif roster.quarantined.pop(build, None) is not None:
+        # It is not tried here again, whatever comes: two that cannot read it would pass it on for ever.
+        _log.info(HAS_IT, build=build, owner=owner[:100])

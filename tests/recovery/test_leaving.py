@@ -1,0 +1,134 @@
+"""A build whose log is beyond this version: it is left to other instances, and nothing else suffers."""
+
+# ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
+
+import pytest
+import structlog
+import trio
+from support.durable import Plant, Process, log_of, until, wall_clock
+from support.fake_bus import Published
+from support.fakes import document, ignore
+from support.instances import Other
+from trio.testing import MockClock
+
+from scheduler.fleet.fleet import NEWS
+from scheduler.jetstream.streams import LOG
+from scheduler.journal.events import Accepted, Finished, Loading, Reported, Sent, Started
+from scheduler.journal.records import Position, compose, headers_of, instance_of
+from scheduler.recovery.loader import CURE, LEFT
+from scheduler.recovery.reviewing import ENDED, HAS_IT
+
+CHAIN = document("ab", [("a", "b")])
+DIGEST = "00" * 16
+
+
+def write_strange(plant: Plant, event: bytes, build: str = "b1") -> None:
+    """Append a record with an event to a log, as another process that has gone would, and one behind it."""
+    n = len(plant.broker.messages(LOG, log_of(build))) + 1
+    record_id = f"other-1-{n}-0123abcd"
+    data = compose(
+        n=n,
+        epoch=1,
+        instance="other",
+        record_id=record_id,
+        at=int(wall_clock() * 1_000),
+        position=Position(),
+        events=[event],
+    )
+    headers = headers_of(record_id, "open", 0)
+    plant.broker.jetstream.take(Published(log_of(build), data, "", headers))
+    plant.broker.write(Sent("a", "b1/a/1"), build=build)
+
+
+async def strange() -> Plant:
+    """A plant with a log that has an event which this version does not know."""
+    plant = Plant(ignore)
+    await plant.broker.set_up()
+    plant.broker.write(Accepted(CHAIN, DIGEST, "0123456789abcdef"), digest=DIGEST)
+    plant.broker.write(Started("a", "b1/a/1", b""))
+    write_strange(plant, b'{"event":"annotated","text":"hello"}')
+    return plant
+
+
+def owner(plant: Plant) -> str:
+    """The process that has the build, as its log says."""
+    return instance_of(plant.broker.headers()[-1]["Scheduler-Record"])
+
+
+def is_shown(process: Process) -> bool:
+    return "b1" in process.service.roster.quarantined
+
+
+async def take(plant: Plant, process: Process, nursery: trio.Nursery) -> Other:
+    """Have another instance come, and take the build."""
+    other = Other(plant.broker)
+    await other.open(nursery)
+    fleet = process.service.persistence.fleet
+    assert fleet is not None
+    await until(fleet.others, 10)
+    plant.broker.write(Loading(), epoch=3)
+    return other
+
+
+async def test_nobody_has_it_and_the_others_are_told(autojump_clock: MockClock) -> None:
+    """The error names the build, the event and the cure; what is asked about it is answered so, too."""
+    plant = await strange()
+    with structlog.testing.capture_logs() as logs:
+        async with plant.run() as process:
+            await until(lambda: is_shown(process), 5)
+            await trio.sleep(1)
+            told = [one.data for one in process.bus.published if one.subject == NEWS]
+            assert owner(plant) == ""
+            assert told[-1] == b"orphans"
+            assert plant.requests == []
+            reason = process.service.roster.quarantined["b1"]
+            assert "'annotated'" in reason
+            assert reason.endswith(CURE)
+            assert (await process.submit(document("c", build="b3")))["status"] == "accepted"
+    [line] = [line for line in logs if line["event"] == LEFT]
+    assert (line["build"], line["cure"]) == ("b1", CURE)
+    assert "the event 'annotated' is not known here" in line["reason"]
+
+
+async def test_it_is_tried_once_by_each(autojump_clock: MockClock) -> None:
+    """Two that cannot read it do not pass it to each other for ever."""
+    plant = await strange()
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        await until(lambda: is_shown(process), 5)
+        other = await take(plant, process, nursery)
+        await until(lambda: not is_shown(process), 10)
+        length = len(plant.broker.headers())
+        other.renews = False
+        await until(lambda: is_shown(process), 60)
+        await trio.sleep(2_000)
+        assert len(plant.broker.headers()) == length
+        nursery.cancel_scope.cancel()
+
+
+async def test_once_another_instance_has_it_it_is_in_quarantine_no_more(autojump_clock: MockClock) -> None:
+    """Nor is anybody who asks here for its report told so once it has ended."""
+    plant = await strange()
+    with structlog.testing.capture_logs() as logs:
+        async with plant.run() as process, trio.open_nursery() as nursery:
+            await until(lambda: is_shown(process), 5)
+            await take(plant, process, nursery)
+            await until(lambda: not is_shown(process), 5)
+            plant.broker.write(Finished("no more"), epoch=3, status="finished")
+            plant.broker.write(Reported(1), epoch=3, status="reported")
+            await until(lambda: not process.service.roster.left, 5)
+            assert not is_shown(process)
+            nursery.cancel_scope.cancel()
+    assert [line["event"] for line in logs if line["event"] in {HAS_IT, ENDED}] == [HAS_IT, ENDED]
+
+
+@pytest.mark.parametrize("news", [b"orphans", b""])
+async def test_word_of_a_build_that_was_left_is_heard_at_once(autojump_clock: MockClock, news: bytes) -> None:
+    """The logs are looked at for that; other news is of leases alone."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        await trio.sleep(100)
+        digest = "00" * 16
+        plant.broker.write(Accepted(CHAIN, digest, "0123456789abcdef"), digest=digest)
+        process.bus.deliver(NEWS, news)
+        took = await until(lambda: process.service.roster.see("b1"), 700)
+        assert (took < 5) is (news == b"orphans")
