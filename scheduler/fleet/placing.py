@@ -24,7 +24,8 @@ _MARGIN: Final = 0.04
 _LEAST_MARGIN: Final = 8
 """Components by which others may always have fewer."""
 _REST: Final = 2
-"""Renewals of its lease after which an instance gets builds again that has not taken one."""
+"""Renewals of its lease after which an instance gets builds again that has not taken one; until then it gets
+only what would be refused otherwise."""
 
 
 class Report(Value, frozen=True):
@@ -101,14 +102,18 @@ class Placing:
         Returns:
             Its key, or `HERE`; None where there is none.
         """
+        here = None if HERE in tried else here
         best: str | None = None
         least = 0
+        rests = True
         for key, known in self._others.items():
-            if not known.takes or known.report.count < known.rests_until or key in tried:
+            # One that could not take a build a moment ago had perhaps just begun: better than to refuse it.
+            resting = known.report.count < known.rests_until
+            if not known.takes or key in tried or (resting and here is not None):
                 continue
-            if best is None or known.load < least:
-                best, least = key, known.load
-        if here is None or HERE in tried:
+            if best is None or (resting, known.load) < (rests, least):
+                best, least, rests = key, known.load, resting
+        if here is None:
             return best
         ours = here + self._pending
         if best is None or ours - least <= max(_LEAST_MARGIN, _MARGIN * ours):

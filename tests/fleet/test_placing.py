@@ -120,6 +120,16 @@ def test_one_that_could_not_take_a_build_rests_for_two_renewals() -> None:
         assert found.choose(900) == chosen
 
 
+@pytest.mark.parametrize(("here", "tried"), [(None, set[str]()), (5, {HERE})])
+def test_one_that_rests_gets_what_would_be_refused_otherwise(here: int | None, tried: set[str]) -> None:
+    """Such as an instance that was seen before it took builds, while this one ends; others come first."""
+    found = placing(candidate("a", 10), candidate("b", 90))
+    found.rest("a")
+    assert found.choose(here, tried) == "b"
+    assert found.choose(here, {*tried, "b"}) == "a"
+    assert found.choose(here, {*tried, "a", "b"}) is None
+
+
 def test_the_size_of_a_build_is_estimated_by_its_components() -> None:
     """Of a large one by its beginning."""
     small = json.dumps({"changes": [{"_component_id": f"vm::{n}"} for n in range(100)]}).encode()
