@@ -107,7 +107,7 @@ class Restart:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
-            orphans, _ = await self._orphans_now()
+            orphans, others = await self._orphans_now()
             async with self._taking_over(one.owner for one in orphans):
                 loaded = await self._loader.load(orphans, nursery)
                 await self._captured.follow(nursery, loaded.positions, loaded.senders)
@@ -117,7 +117,8 @@ class Restart:
                 self._caught_up.set()
                 await self._go_on(loaded)
                 await self._take_up_unproven(loaded, nursery)
-            if loaded.contested:
+            if loaded.contested or others:
+                # The head start of other instances begins now.
                 self._orphans.note()
             await self._adopt_what_is_left(nursery)
 

@@ -9,7 +9,7 @@ from support.fakes import document, ignore
 from support.instances import Other
 from trio.testing import MockClock
 
-from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.fleet import NEWS, Fleet
 from scheduler.fleet.lease import Standing
 from scheduler.journal.events import Accepted, Sent, Started
 
@@ -82,3 +82,16 @@ async def test_what_a_process_left_to_the_next_of_its_name_is_taken_up_at_once(
         process.bus.deliver(NEWS, b"")
         assert await until(lambda: process.service.roster.see("b1"), 30) < 1
         nursery.cancel_scope.cancel()
+
+
+async def test_what_others_were_to_take_first_waits_for_their_head_start_alone(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at the start of a process: perhaps the others cannot take it, and have left it."""
+    monkeypatch.setattr(Fleet, "is_first_for", lambda *_: False)
+    plant = Plant(ignore)
+    await plant.broker.set_up()
+    digest = "00" * 16
+    plant.broker.write(Accepted(CHAIN, digest, "0123456789abcdef"), digest=digest)
+    async with plant.run() as process:
+        assert 3 <= await until(lambda: process.service.roster.see("b1"), 30) < 4
