@@ -1,4 +1,4 @@
-"""Fixtures: a scene of one's own."""
+"""Fixtures: a scene of one's own, and other versions of the scheduler."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from integration.durable.scene import Scene
+from integration.versions import SHARES, WHOLE, install, make_newer
 
 SceneFactory = Callable[..., Scene]
 
@@ -21,3 +22,21 @@ def start_scene(tmp_path: Path) -> Iterator[SceneFactory]:
             return Scene(stack, tmp_path, options, **more)
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first version that shares builds: the folder to import it from."""
+    return install(SHARES, tmp_path_factory.mktemp("shares"))
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first version that was whole, which keeps no lease: the folder to import it from."""
+    return install(WHOLE, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version that is newer than this one, with another event in its logs: the folder to import it from."""
+    return make_newer(tmp_path_factory.mktemp("newer"))

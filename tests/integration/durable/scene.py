@@ -141,10 +141,21 @@ class Scene:
         """The service that was started last."""
         return self.services[-1]
 
-    def start(self, *arguments: str, ready: bool = True, env: dict[str, str] | None = None) -> Scheduler:
-        """Start a service; it takes builds on return, where ``ready`` is to be awaited."""
+    def start(
+        self,
+        *arguments: str,
+        ready: bool = True,
+        env: dict[str, str] | None = None,
+        site: Path | None = None,
+    ) -> Scheduler:
+        """Start a service; it takes builds on return, where ``ready`` is to be awaited.
+
+        ``site`` is the folder to import another version from.
+        """
         self.began = time.time()
-        service = Scheduler(*arguments, env={**self.env, **(env or {})})
+        # The folder that a process is in comes before all others.
+        other = {"PYTHONPATH": str(site)} if site else {}
+        service = Scheduler(*arguments, env={**self.env, **other, **(env or {})}, cwd=site)
         self.stack.callback(service.close)
         self.services.append(service)
         if ready:
