@@ -126,12 +126,14 @@ async def test_a_build_of_this_instance_that_is_not_held_yet_is_answered_here(
 async def test_a_build_that_no_process_has_written_last_is_about_to_be_taken_over(
     autojump_clock: MockClock, desk: Desk
 ) -> None:
-    """Such as one that an operator released from quarantine."""
+    """Such as one that an operator released from quarantine, or that an instance has left: at once."""
     await desk.join()
     begin(desk)
     [first] = desk.broker.messages(LOG, log_of("b1"))
     first.headers["Scheduler-Record"] = "released"
+    began = trio.current_time()
     assert await desk.refused("get") == ("unavailable", "b1 has no owner now; it is being taken over")
+    assert trio.current_time() - began < 1
 
 
 async def test_nobody_answers_for_an_owner_that_is_silent(autojump_clock: MockClock, desk: Desk) -> None:
