@@ -108,7 +108,7 @@ def submitting(scene: Scene) -> Iterator[None]:
 
 
 def settled(scene: Scene) -> None:
-    """Wait until each instance is there for five seconds.
+    """Wait until each instance is there for seven seconds.
 
     Until then the earlier version may pass it no builds, and refuse those that come while it ends itself.
     """
@@ -118,7 +118,7 @@ def settled(scene: Scene) -> None:
         at_work = [one for one in answer["instances"] if one["standing"] == "active"]
         return [one["renewed"] - one["began"] for one in at_work]
 
-    eventually(lambda: min(looks()) > 5)
+    eventually(lambda: min(looks()) > 7)
 
 
 def test_an_upgrade_and_a_roll_back_go_unnoticed(start_scene: SceneFactory, shares: Path) -> None:
