@@ -181,6 +181,12 @@ class Bus(Protocol):
         It must not block or raise. It can then still withdraw what waits. There is one guard.
         """
 
+    def withhold(self, stays: Callable[[str], bool] | None) -> None:
+        """Keep messages in the queue, from now on, on subjects of which ``stays`` says so; None: none.
+
+        They can be withdrawn, and leave in their order once they may; others overtake them. Synchronous.
+        """
+
     def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:
         """Call ``handler(subject)`` when the server refuses a publish for lack of permission.
 

@@ -126,6 +126,10 @@ class Endpoint(ABC):
         """Call ``guard`` before messages leave, as in the port."""
         self.outbox.guard = guard
 
+    def withhold(self, stays: Callable[[str], bool] | None) -> None:
+        """Keep messages on some subjects in the queue, as in the port."""
+        self.outbox.withhold(stays)
+
     def new_inbox(self) -> str:
         """Return a new inbox, as in the port."""
         return self.inbox.new()

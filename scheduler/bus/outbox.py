@@ -74,6 +74,10 @@ class Outbox:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._queue: deque[Queued | Barrier] = deque()
+        self._stays: Callable[[str], bool] | None = None
+        """Function that says of a subject whether its messages stay here; see `Bus.withhold`."""
+        self._stayed: deque[Queued | Barrier] = deque()
+        """Messages that were passed over, before all others, and the barriers behind them."""
         self._urgent: deque[bytes | Barrier] = deque()
         self._messages = 0
         self._bytes = 0
@@ -85,7 +89,10 @@ class Outbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to take; withdrawn messages may still be in it where this is false."""
+        """Whether there is nothing to take; withdrawn messages may still be in it where this is false.
+
+        What stays here is none of it.
+        """
         return not (self._queue or self._urgent)
 
     def put(self, subject: str, head: bytes, data: bytes, size: int) -> Queued:
@@ -137,6 +144,13 @@ class Outbox:
             self.guard()
         return True
 
+    def withhold(self, stays: Callable[[str], bool] | None) -> None:
+        """Keep messages on some subjects here, from now on; see `Bus.withhold`."""
+        self._stays = stays
+        self._queue.extendleft(reversed(self._stayed))
+        self._stayed.clear()
+        self._work()
+
     def restart(self, commands: Iterable[bytes], unanswered: Iterable[Barrier]) -> None:
         """Prepare for a new connection: its commands replace those of the old one.
 
@@ -155,9 +169,15 @@ class Outbox:
         while queue:
             item = queue.popleft()
             if isinstance(item, Barrier):
-                return item
+                if not self._stayed:
+                    return item
+                self._stayed.append(item)
+                continue
             if item.withdrawn:
                 self._withdrawn -= 1
+                continue
+            if self._stays is not None and self._stays(item.subject):
+                self._stayed.append(item)
                 continue
             item.left(self.generation)
             self._messages -= 1
@@ -172,16 +192,21 @@ class Outbox:
         self._withdrawn += 1
         if self._withdrawn > _MAX_WITHDRAWN and self._withdrawn > self._messages:
             # During a long outage retries come and go; without this their shells would fill the memory.
-            self._queue = deque(
-                other
-                for other in self._queue
-                if isinstance(other, Barrier) or not (other.withdrawn or other is item)
-            )
+            for queue in (self._queue, self._stayed):
+                kept = [
+                    one for one in queue if isinstance(one, Barrier) or not (one.withdrawn or one is item)
+                ]
+                queue.clear()
+                queue.extend(kept)
             self._withdrawn = 0
 
     def drain_barriers(self) -> list[Barrier]:
         """Take every barrier out, for good: the bus closes."""
-        barriers = [item for item in (*self._urgent, *self._queue) if isinstance(item, Barrier)]
+        waiting = *self._urgent, *self._stayed, *self._queue
+        barriers = [item for item in waiting if isinstance(item, Barrier)]
         self._urgent.clear()
-        self._queue = deque(item for item in self._queue if not isinstance(item, Barrier))
+        for queue in (self._queue, self._stayed):
+            messages = [item for item in queue if not isinstance(item, Barrier)]
+            queue.clear()
+            queue.extend(messages)
         return barriers

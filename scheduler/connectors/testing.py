@@ -103,6 +103,9 @@ class LoneBus:
     def before_sending(self, guard: Callable[[], object]) -> None:
         """Do nothing: nothing waits."""
 
+    def withhold(self, stays: Callable[[str], bool] | None) -> None:
+        """Do nothing: nothing waits."""
+
     def on_refused(self, handler: Callable[[str], bool | None]) -> Callable[[], None]:  # noqa: ARG002
         """Do nothing: all is allowed."""
         return lambda: None

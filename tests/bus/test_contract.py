@@ -392,6 +392,47 @@ async def test_what_is_asked_during_an_outage_is_done_after_it(open_world: OpenW
     assert got.bodies == [b"1"]
 
 
+async def test_what_is_withheld_waits_while_others_leave(open_world: OpenWorld) -> None:
+    """It can be withdrawn, a flush waits behind it, and it leaves in its order once it may."""
+    got = Received()
+    async with open_world() as world:
+        bus: Endpoint = world.bus
+        await bus.subscribe("s.*.*", got)
+        bus.withhold(lambda subject: subject.startswith("s.held."))
+        outgoing = [bus.publish(f"s.{way}.{i}", b"") for i in range(3) for way in ("held", "free")]
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await eventually(lambda: len(got.subjects) == 3)
+        assert outgoing[2].withdraw()
+        assert bus.queued == 2
+        with trio.move_on_after(0.05) as flushing:
+            await bus.flush()
+        assert flushing.cancelled_caught
+        bus.publish("s.held.3", b"")
+        bus.withhold(None)
+        with trio.fail_after(5):
+            await bus.flush()
+        assert bus.queued == 0
+    assert got.subjects == ["s.free.0", "s.free.1", "s.free.2", "s.held.0", "s.held.2", "s.held.3"]
+
+
+async def test_what_is_withheld_has_the_bounds_of_the_queue(open_world: OpenWorld) -> None:
+    """What is withdrawn makes room, for ever, and what is left never leaves with a bus that is closed."""
+    got = Received()
+    async with open_world(max_queued_messages=3, max_queued_bytes=1000) as world:
+        bus: Endpoint = world.bus
+        await bus.subscribe("s", got)
+        bus.withhold(lambda subject: subject == "s")
+        first = bus.publish("s", b"")
+        for _ in range(5000):
+            assert bus.publish("s", b"x" * 980).withdraw()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert len(bus.outbox._stayed) + len(bus.outbox._queue) < 2500
+        assert bus.queued == 1
+        bus.close()
+        assert first.withdraw()
+    assert got.subjects == []
+
+
 async def test_a_full_queue_says_so(open_world: OpenWorld) -> None:
     """It is bounded by number and by size; what is withdrawn makes room, for ever."""
     async with open_world(max_queued_messages=3, max_queued_bytes=1000) as world:
