@@ -17,6 +17,9 @@ STREAM: Final = f"KV_{BUCKET}"
 """Stream of the bucket."""
 LEASES: Final = f"$KV.{BUCKET}.lease."
 """Beginning of the subjects of leases; the key follows."""
+ELECTION: Final = f"$KV.{BUCKET}.ernest."
+"""Beginning of the subject of the lease that one of the schedulers with an Ernest store has; apart from the
+others, so that no instance that shares builds takes its holder for one of its own kind."""
 LIMITS: Final = f"$KV.{BUCKET}.limits"
 """Subject of the document that says who may use how much of the limits over the fleet."""
 _NAME_IN_USE: Final = 10058
@@ -27,10 +30,12 @@ class LeaseBucket:
 
     Args:
         js: JetStream of the store.
+        subjects: beginning of the subjects of the leases.
     """
 
-    def __init__(self, js: JetStream) -> None:
+    def __init__(self, js: JetStream, subjects: str = LEASES) -> None:
         self._js = js
+        self._subjects = subjects
 
     async def make(self, replicas: int) -> None:
         """Make the bucket where it is missing; one that is there stays as it is."""
@@ -53,7 +58,7 @@ class LeaseBucket:
 
     async def last(self, key: str) -> Stored | None:
         """Return what stands at a key; None where that is nothing."""
-        return await self._js.last(STREAM, f"{LEASES}{key}")
+        return await self._js.last(STREAM, f"{self._subjects}{key}")
 
     async def write(self, key: str, lease: Lease, *, expected: int) -> int:
         """Write a lease over the revision ``expected``, 0 for none; return its own.
@@ -61,24 +66,26 @@ class LeaseBucket:
         Raises:
             WrongLastSequence: another revision stands there.
         """
-        ack = await self._js.publish(f"{LEASES}{key}", encode_lease(lease), expected=expected, timeout=PERIOD)
+        ack = await self._js.publish(
+            f"{self._subjects}{key}", encode_lease(lease), expected=expected, timeout=PERIOD
+        )
         return ack.sequence
 
     async def read(self) -> dict[str, Found]:
         """Return all leases that this version can read, by key."""
         found: dict[str, Found] = {}
         sequence = 1
-        while (one := await self._js.first(STREAM, f"{LEASES}*", from_sequence=sequence)) is not None:
+        while (one := await self._js.first(STREAM, f"{self._subjects}*", from_sequence=sequence)) is not None:
             sequence = one.sequence + 1
             lease = read_lease(one.data)
             if lease is not None:
                 # One that is renewed meanwhile comes again, later.
-                found[one.subject.removeprefix(LEASES)] = Found(lease, one.sequence, one.time / 1e9)
+                found[one.subject.removeprefix(self._subjects)] = Found(lease, one.sequence, one.time / 1e9)
         return found
 
     async def remove(self, key: str, revision: int) -> None:
         """Remove a lease, where it still is of this revision."""
-        await self._js.purge(STREAM, f"{LEASES}{key}", before=revision + 1)
+        await self._js.purge(STREAM, f"{self._subjects}{key}", before=revision + 1)
 
 
 class LedgerBucket:

@@ -17,11 +17,12 @@ log = Logger()
 _AGAIN: Final = 0.5
 """Seconds between the beginnings of two renewals where the first one failed."""
 LAPSED: Final = "the lease of this instance ran out: nothing is sent until it is renewed"
+SAME_NAME: Final = "{whose} uses --instance {name}, too: give each process its own"
 RENEWED: Final = "the lease of this instance is renewed"
 
 
 class Superseded(StoreError):
-    """Another process has taken the name of this instance."""
+    """Another process has the lease of this one: it uses the same name, or was elected."""
 
 
 class LeaseKeeper:
@@ -35,6 +36,9 @@ class LeaseKeeper:
         load: returns what this process works at.
         limits: rules of ``--limits``, normalised.
         on_lapse: callback for when the lease was not renewed in time: nothing more may be sent.
+        on_regain: callback for when requests may be sent: with the first renewal, and after each lapse.
+        key: key of the lease; that of the name where it is empty.
+        superseded: what it means that another process has the lease, with places for ``whose`` and ``name``.
         wall_clock: function that returns seconds since 1970.
     """
 
@@ -48,9 +52,12 @@ class LeaseKeeper:
         load: Callable[[], Load] = Load,
         limits: Iterable[str] = (),
         on_lapse: Callable[[], None] = lambda: None,
+        on_regain: Callable[[], None] = lambda: None,
+        key: str = "",
+        superseded: str = SAME_NAME,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self.key = encode_token(name)
+        self.key = key or encode_token(name)
         self.tenure = Tenure()
         """Time for which this process may send requests."""
         self.standing = Standing.ACTIVE
@@ -60,6 +67,8 @@ class LeaseKeeper:
         self.load = load
         """Function that returns what this process works at."""
         self._on_lapse = on_lapse
+        self._on_regain = on_regain
+        self._superseded = superseded
         self.wall_clock = wall_clock
         """Function that returns seconds since 1970."""
         self.count = 0
@@ -104,16 +113,36 @@ class LeaseKeeper:
         """
         while True:
             found = await self._bucket.last(self.key)
-            self._revision = 0 if found is None else found.sequence
             lease = None if found is None else read_lease(found.data)
             self.previous = "" if lease is None else lease.instance
-            began = trio.current_time()
-            try:
-                await self._write()
-            except WrongLastSequence:
-                continue
-            self._hold(began)
-            return
+            if await self.take_over(0 if found is None else found.sequence):
+                return
+
+    async def take_over(self, revision: int) -> bool:
+        """Take the lease where it is of ``revision``, 0 for none; returns whether that went through.
+
+        Raises:
+            BusError: the bucket cannot be used.
+        """
+        self._revision = revision
+        began = trio.current_time()
+        try:
+            await self._write()
+        except WrongLastSequence:
+            return False
+        self._hold(began)
+        return True
+
+    async def take_back(self) -> bool:
+        """Take the lease again after `end`, to end slowly; returns whether that went through.
+
+        Raises:
+            Superseded: another process has it.
+        """
+        # Nobody is to be told of a lapse: this process gave it away itself.
+        self._lapsed = True
+        self.standing = Standing.DRAINING
+        return await self.renew()
 
     async def renew(self) -> bool:
         """Renew the lease once; returns whether that went through.
@@ -172,6 +201,7 @@ class LeaseKeeper:
             self._lapsed = False
             if self.tenure.lapses:
                 log.warning(RENEWED)
+            self._on_regain()
         self._renewed.set()
         self._renewed = trio.Event()
 
@@ -206,6 +236,6 @@ class LeaseKeeper:
         if found is not None and (lease is None or lease.instance != self._lease.instance):
             whose = "a process of another version" if lease is None else lease.instance
             self.tenure.end()
-            raise Superseded(f"{whose} uses --instance {self._lease.name}, too: give each process its own")
+            raise Superseded(self._superseded.format(whose=whose, name=self._lease.name))
         # An earlier renewal whose answer was lost; when it began is not known, so it renews nothing.
         self._revision = 0 if found is None else found.sequence

@@ -1,0 +1,340 @@
+"""Election of the one scheduler that works, where builds are kept in a store without compare-and-set.
+
+All who want to work look at one lease. The one that has it works, and renews it as any instance of a fleet
+does (`scheduler.fleet.keeper`); the others stand by, and take it when it has run out, was given up, or
+belongs to a process that has gone. Taking and renewing are compare-and-set on its revision: so a renewal that
+goes through proves that nobody else had the lease since the one before.
+
+There is no log here that would fence the holder. So the lease is all: one that could not renew it in time
+sends nothing until it could, and one that finds another holder ends.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+import trio
+
+from scheduler.errors import BusError, NotPermitted, StreamNotFound
+from scheduler.fleet.bucket import ELECTION, LeaseBucket
+from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.keeper import LeaseKeeper, Superseded
+from scheduler.fleet.lease import LEASE, PERIOD, Found, Judge, Lease, Load, Member, Standing, read_lease
+from scheduler.jetstream.api import JetStream
+from scheduler.runtime.logger import Logger
+
+log = Logger()
+
+KEY: Final = "active"
+"""Key of the lease: one for all, so that there is one holder whatever anybody believes."""
+STANDING_BY: Final = "standing by: another scheduler has the lease"
+ELECTED: Final = "elected: this scheduler has the lease"
+SUPERSEDED: Final = (
+    "{whose} was elected, as the lease of {name} had run out: this process sends and reports nothing more;"
+    " started again, it stands by"
+)
+_UNREADABLE: Final = Lease("a scheduler of another version", "")
+"""Lease that this version cannot read."""
+_BETWEEN: Final = 0.25
+"""Seconds between two questions for a holder that may have gone."""
+_TIMES: Final = 2
+"""Times in a row that the holder was not there after which it has gone."""
+_READY: Final = 10.0
+"""Seconds for JetStream to become ready, at the start."""
+_AGAIN: Final = 0.5
+_OFFER: Final = 1.0
+"""Seconds for another scheduler to take a lease that is given up."""
+_SOON: Final = 0.1
+
+
+class Election:
+    """The one lease, and this process as a candidate or as its holder.
+
+    `open` first, then `take`; from then on `run` has to be running.
+
+    Args:
+        js: JetStream of the broker.
+        instance: id of this process.
+        name: name of this instance, kept over restarts; the id where it is empty.
+        version: version of this package.
+        load: returns what this process works at.
+        limits: rules of ``--limits``, normalised.
+        replicas: number of servers that keep the bucket, where it is made.
+        on_lapse: callback for when the lease was not renewed in time: nothing more may be sent.
+        on_regain: callback for when this process may send: it was elected, or has its lease again.
+        wall_clock: function that returns seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        js: JetStream,
+        *,
+        instance: str,
+        name: str = "",
+        version: str = "",
+        load: Callable[[], Load] = Load,
+        limits: Iterable[str] = (),
+        replicas: int = 1,
+        on_lapse: Callable[[], None] = lambda: None,
+        on_regain: Callable[[], None] = lambda: None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.instance = instance
+        self.name = name or instance
+        self._bus = js.bus
+        self._bucket = LeaseBucket(js, ELECTION)
+        self._replicas = replicas
+        self.keeper = LeaseKeeper(
+            self._bucket,
+            instance=instance,
+            name=self.name,
+            version=version,
+            load=load,
+            limits=limits,
+            on_lapse=on_lapse,
+            on_regain=on_regain,
+            key=KEY,
+            superseded=SUPERSEDED,
+            wall_clock=wall_clock,
+        )
+        """Keeper of the lease, where this process has it."""
+        self.elected = False
+        """Whether this process has taken the lease."""
+        self.inherited = False
+        """Whether it was taken from one that gave it up before our eyes, so that it was never without."""
+        self._judge = Judge()
+        self._revision = 0
+        """Revision of the lease at the last look; 0: there is none."""
+        self._absent = 0
+        """Times in a row that the holder was not there."""
+        self._seen = {instance}
+        self._seen_live = ""
+        """Process that was seen to have the lease, and to renew it."""
+        self._news = trio.Event()
+        self._trouble = False
+        """Whether the lease could not be read at the last look, and that was said."""
+        self._offered = False
+        self._superseded = trio.Event()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether this process may send: its last renewal is not too old."""
+        return self.keeper.fresh
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Ids of the processes that had the lease as far as this one saw, and its own."""
+        return frozenset(self._seen)
+
+    @property
+    def holder(self) -> Member | None:
+        """Holder of the lease at the last look; None where there was none."""
+        return next(iter(self._judge.members()), None)
+
+    async def open(self) -> str:
+        """Find the lease, or make its bucket; returns why that is not possible, empty where it is.
+
+        Raises:
+            BusError: the bus cannot be used.
+        """
+        reason = ""
+        with trio.move_on_after(_READY):
+            while True:
+                try:
+                    await self._read()
+                    await self._bus.subscribe(NEWS, lambda _: self._news.set())
+                except BusError as error:
+                    reason = str(error)
+                    if isinstance(error, NotPermitted) or isinstance(error.__cause__, NotPermitted):
+                        return reason
+                else:
+                    return ""
+                await trio.sleep(_AGAIN)
+        return reason or "JetStream does not answer"
+
+    # ---- as a candidate
+
+    async def await_vacancy(self, is_absent: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until nobody has the lease, as far as can be seen.
+
+        Args:
+            is_absent: returns whether surely no scheduler is connected that works.
+        """
+        said = ""
+        while not await self._is_vacant(is_absent):
+            holder = self.holder
+            if holder is not None and holder.lease.instance != said:
+                said = holder.lease.instance
+                log.warning(STANDING_BY, other=holder.lease.name or said, process=said)
+            left = PERIOD if holder is None else LEASE - holder.age
+            with trio.move_on_after(_BETWEEN if self._absent else min(PERIOD, max(_SOON, left))):
+                await self._news.wait()
+            self._news = trio.Event()
+
+    async def take(self, is_absent: Callable[[], Awaitable[bool]]) -> None:
+        """Wait until this process is elected: takes the lease when nobody has it.
+
+        Args:
+            is_absent: as for `await_vacancy`.
+
+        Raises:
+            NotPermitted: this user may not write the lease.
+        """
+        while True:
+            await self.await_vacancy(is_absent)
+            before = self.holder
+            try:
+                if await self.keeper.take_over(self._revision):
+                    break
+            except BusError as error:
+                if isinstance(error.__cause__, NotPermitted):
+                    raise error.__cause__ from None
+                self._complain("the lease cannot be taken now", error)
+                await trio.sleep(_AGAIN)
+        self.elected = True
+        self.inherited = (
+            before is not None
+            and before.lease.standing is Standing.GONE
+            and before.lease.instance == self._seen_live
+        )
+        whose = "" if before is None else before.lease.name
+        log.info(ELECTED, name=self.name, before=whose)
+        self._spread()
+
+    async def _is_vacant(self, is_absent: Callable[[], Awaitable[bool]]) -> bool:
+        if not await self._look():
+            return False
+        holder = self.holder
+        if holder is None or not holder.live or holder.lease.instance == self.instance:
+            return True
+        # In a cluster its server may be cut off from ours; but one of our name is an earlier process of ours.
+        asks = holder.lease.name == self.name or (holder.age >= 2 * PERIOD and not self._bus.clustered)
+        self._absent = self._absent + 1 if asks and await is_absent() else 0
+        return self._absent >= _TIMES
+
+    # ---- as the holder
+
+    async def run(self) -> None:
+        """Renew the lease, and look who has it; never returns.
+
+        Raises:
+            Superseded: another process has it.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep)
+            while True:
+                with trio.move_on_after(PERIOD):
+                    await self._news.wait()
+                self._news = trio.Event()
+                await self._look()
+
+    async def _keep(self) -> None:
+        try:
+            await self.keeper.run()
+        except* Superseded:
+            if not self._offered:
+                raise
+            self._superseded.set()
+
+    async def hand_over(self) -> bool:
+        """Give the lease up; returns whether another process has it, or may have it.
+
+        Where nobody takes it within a second, this process has it again, and is to end slowly.
+        """
+        self._offered = True
+        self.keeper.end()
+        with trio.move_on_after(_OFFER):
+            await self._say()
+            while not self._is_taken():
+                with trio.move_on_after(_SOON):
+                    await self._news.wait()
+                self._news = trio.Event()
+                await self._look()
+            return True
+        if self._superseded.is_set():
+            return True
+        try:
+            with trio.move_on_after(_OFFER):
+                if await self.keeper.take_back():
+                    self._offered = False
+                    return False
+        except Superseded:
+            return True
+        log.warning("the lease was given up, and could not be taken back")
+        self.keeper.end()
+        return True
+
+    async def leave(self) -> None:
+        """Say that this process does not need the lease any more; the caller sets the deadline."""
+        self._offered = True
+        self.keeper.end()
+        if self.elected and not self._superseded.is_set() and not self._is_taken():
+            await self._say()
+
+    def _is_taken(self) -> bool:
+        holder = self.holder
+        return self._superseded.is_set() or (holder is not None and holder.lease.instance != self.instance)
+
+    async def _say(self) -> None:
+        """Write the lease until that goes through, and tell the others to look."""
+        try:
+            while True:
+                if await self.keeper.renew():
+                    break
+                await trio.sleep(_SOON)
+        except Superseded:
+            self._superseded.set()
+            return
+        self._spread()
+
+    # ---- the lease
+
+    async def _look(self) -> bool:
+        """Look at the lease once; returns whether it could be read."""
+        began = trio.current_time()
+        try:
+            found = await self._read()
+        except BusError as error:
+            self._judge.miss()
+            self._complain("the lease cannot be read now", error)
+            return False
+        self._trouble = False
+        before = self.holder
+        self._judge.look(began, {} if found is None else {KEY: found})
+        holder = self.holder
+        if holder is not None:
+            self._seen.add(holder.lease.instance)
+            same = before is not None and before.lease.instance == holder.lease.instance
+            if not same:
+                self._absent = 0
+            elif before is not None and before.revision != holder.revision and holder.live:
+                self._seen_live = holder.lease.instance
+        return True
+
+    async def _read(self) -> Found | None:
+        """Read the lease; where its bucket is missing, make it.
+
+        Raises:
+            BusError: it cannot be read, or the bucket cannot be made.
+        """
+        try:
+            stored = await self._bucket.last(KEY)
+        except StreamNotFound:
+            await self._bucket.make(self._replicas)
+            stored = None
+        self._revision = 0 if stored is None else stored.sequence
+        if stored is None:
+            return None
+        return Found(read_lease(stored.data) or _UNREADABLE, stored.sequence, stored.time / 1e9)
+
+    def _complain(self, text: str, error: BusError) -> None:
+        if not self._trouble:
+            log.warning(text, reason=str(error))
+        self._trouble = True
+
+    def _spread(self) -> None:
+        """Tell the others to look at the lease now."""
+        try:
+            self._bus.publish(NEWS, b"")
+        except BusError as error:
+            log.info("the others see it a little later", reason=str(error))
