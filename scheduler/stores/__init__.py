@@ -151,6 +151,9 @@ class Store(Protocol):
 class DocumentStore(Store, Protocol):
     """A store without a log: keeps each build as a document, and lists the unfinished ones."""
 
+    may_ask: Callable[[], bool]
+    """Function that says whether this process may ask it for anything now; to be set, by default it may."""
+
     async def load(self, build: str) -> dict[str, Any] | None:
         """Return the build with the id ``build`` as a JSON document; None where there is none.
 

@@ -3,7 +3,8 @@
 Deadlines. The deadline of a request counts from its first sending, and only while the broker is connected: a
 broker's restart fails no request. An attempt during which the connection was lost is not counted, and nothing
 is sent while it is down. A request that was on its way then is sent again after its own timeout. While the
-broker is away, a call therefore waits for as long as its caller lets it.
+broker is away, a call therefore waits for as long as its caller lets it. So it is while this process may not
+ask at all.
 
 Turns. At most ``at_once`` requests are in flight, first come, first served; the pause before another attempt
 does not count as in flight. A request that waits for its turn waits as long as the service answers anything
@@ -67,22 +68,28 @@ class _Retry(Exception):
 
 
 class _ConnectedClock:
-    """A clock that stands still while the broker is away.
+    """A clock that stands still while the broker is away, or nothing may be asked.
 
     Each reading advances it. Time between two readings counts only if one and the same connection was up at
     both, so it never counts too much.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, may_ask: Callable[[], bool]) -> None:
         self._bus = bus
+        self._may_ask = may_ask
         self._total = 0.0
         self._read_at = 0.0
         self._connection: int | None = None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it runs, as something may be asked now."""
+        return self._bus.connected and self._may_ask()
+
     def read(self) -> float:
         """Return the seconds of connection so far."""
         now = trio.current_time()
-        connection = self._bus.generation if self._bus.connected else None
+        connection = self._bus.generation if self.runs else None
         if connection is not None and connection == self._connection:
             self._total += now - self._read_at
         self._read_at = now
@@ -112,6 +119,7 @@ class Asker:
     def __init__(
         self,
         bus: Bus,
+        may_ask: Callable[[], bool] = lambda: True,
         *,
         timeout: float,
         deadline: float,
@@ -123,6 +131,7 @@ class Asker:
 
         Args:
             bus: the connection to the broker.
+            may_ask: returns whether anything may be asked now.
             timeout: seconds for one attempt, counted from sending it.
             deadline: seconds for one request with all its attempts, counted from the first sending.
             at_once: requests in flight at a time.
@@ -136,7 +145,7 @@ class Asker:
         self._backoff = backoff
         self._ask_again = ask_again
         self._slots = trio.CapacityLimiter(at_once)
-        self._clock = _ConnectedClock(bus)
+        self._clock = _ConnectedClock(bus, may_ask)
         # Requests that wait for a slot, with the clock's time at which they began; the longest waiting first.
         self._waiting: dict[trio.CancelScope, float] = {}
         self._answers = 0
@@ -200,9 +209,9 @@ class Asker:
         return not scope.cancelled_caught
 
     async def _connected(self) -> None:
-        """Wait while the broker is away, and keep the clock up to date."""
+        """Wait while the broker is away, or nothing may be asked, and keep the clock up to date."""
         self._clock.read()
-        while not self._bus.connected:
+        while not self._clock.runs:
             await trio.sleep(AWAY_INTERVAL)
             self._clock.read()
 

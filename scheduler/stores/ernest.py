@@ -70,7 +70,6 @@ class ErnestStore:
     name = "ernest"
     resumable = True
     in_order = False
-    available = True
 
     def __init__(
         self,
@@ -90,8 +89,10 @@ class ErnestStore:
             per_instance: requests in flight at a time, of all builds together.
             backoff: the delays between attempts.
         """
+        self.may_ask: Callable[[], bool] = lambda: True
         self._asker = Asker(
             bus,
+            lambda: self.may_ask(),  # noqa: PLW0108 - it is set later
             timeout=timeout,
             deadline=store_timeout,
             at_once=per_instance,
@@ -99,8 +100,15 @@ class ErnestStore:
             ask_again=ask_again,
         )
         self._lanes: dict[str, _Lane] = {}
+        self._idle = trio.Event()
+        """Event for when no request is under way."""
         self._actions: dict[str, str] = {}
         """Actions of unfinished builds, as far as the store named them when it was last asked."""
+
+    @property
+    def available(self) -> bool:
+        """Whether this process may ask it."""
+        return self.may_ask()
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Persist ``events``, in order; see `Store.append`.
@@ -135,7 +143,10 @@ class ErnestStore:
         return StepJournal(build, self.append, on_failure)
 
     async def settle(self) -> None:
-        """Do nothing: no event is only noted."""
+        """Wait until no request is under way: no event is only noted, but some are being appended."""
+        while self._lanes:
+            self._idle = trio.Event()
+            await self._idle.wait()
 
     def close(self, build: str) -> None:
         """Do nothing: a queue disappears when nothing waits in it."""
@@ -211,3 +222,5 @@ class ErnestStore:
             lane.users -= 1
             if not lane.users:
                 del self._lanes[build]
+                if not self._lanes:
+                    self._idle.set()

@@ -139,6 +139,7 @@ class FakeStore:
         self.resumable = resumable
         self.in_order = False
         self.available = True
+        self.may_ask: Callable[[], bool] = lambda: True
         self.events: list[tuple[str, Event]] = []
         """Persisted events, in order."""
         self.documents: dict[str, JSON] = {}
