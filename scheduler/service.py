@@ -332,7 +332,15 @@ def persistence_of(store: Store, bus: Bus, settings: Settings) -> Persistence:
             limits=map(str, settings.rules),
         )
     if isinstance(store, DocumentStore) and store.resumable:
-        return Documents(store, Publisher(bus), settings.max_builds)
+        return Documents(
+            store,
+            Publisher(bus),
+            settings.max_builds,
+            bus=bus,
+            name=settings.instance,
+            limits=map(str, settings.rules),
+            replicas=settings.replicas,
+        )
     kept = KeptReports()
     return Persistence(store, Publisher(bus, kept), settings.max_builds, kept)
 

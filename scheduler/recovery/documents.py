@@ -1,16 +1,55 @@
-"""Persistence for a store that keeps each build as a document, and is asked for unfinished ones."""
+"""Persistence for a store that keeps each build as a document, and is asked for unfinished ones.
 
-from collections.abc import AsyncIterator
+Such a store has no compare-and-set, so one scheduler works at a time. Where the broker has JetStream it is
+elected by lease (`scheduler.fleet.election`); otherwise the others stand by while one is present.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
 
+import trio
+from attrs import frozen
+
+from scheduler import __version__
+from scheduler.bus import Bus
+from scheduler.bus.server import server_info
 from scheduler.dispatch.router import Stray
+from scheduler.errors import NotPermitted
+from scheduler.fleet.bucket import BUCKET
+from scheduler.fleet.election import Election
+from scheduler.jetstream.api import JetStream
+from scheduler.plan.report import Report
+from scheduler.recovery.durable import load_of
 from scheduler.recovery.ernest import TakeUp
 from scheduler.recovery.persistence import BuildParts, Persistence, Recovery
 from scheduler.recovery.strays import Strays
 from scheduler.runtime.background import open_background
+from scheduler.runtime.logger import Logger
 from scheduler.stores import DocumentStore
+from scheduler.stores.absence import NONE, Absence, find_absence
+from scheduler.supervision.draining import drain, hand_over
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.reporting import Reporter
+
+log = Logger()
+
+BY_PRESENCE: Final = "no scheduler is elected by lease: others stand by while one is present"
+_READY: Final = 5.0
+"""Seconds for JetStream to become ready, at the start."""
+_AGAIN: Final = 1.0
+_SETTLE: Final = 0.5
+"""Seconds for what is being persisted, before the lease is given up."""
+_APPLIED: Final = 0.25
+"""Seconds for the store to carry out what the last holder of the lease has sent."""
+_LEASES: Final = (f"$KV.{BUCKET}.", "$JS.API.", "$SRV.", "$SYS.", "scheduler.fleet.")
+"""Beginnings of the subjects on which a process publishes whose lease ran out."""
+
+
+def _stays(subject: str) -> bool:
+    """Return whether a message on a subject is to wait until this process has its lease again."""
+    return not subject.startswith(_LEASES)
 
 
 class Documents(Persistence):
@@ -20,24 +59,122 @@ class Documents(Persistence):
         store: store with the documents.
         reporter: sends the reports.
         max_builds: bound on builds, as in `Roster`.
+        bus: the connection.
+        name: name of this instance, kept over restarts; the id of the process where it is empty.
+        limits: rules of ``--limits``, normalised.
+        replicas: number of servers that keep the lease.
     """
 
-    def __init__(self, store: DocumentStore, reporter: Reporter, max_builds: int) -> None:
+    def __init__(
+        self,
+        store: DocumentStore,
+        reporter: Reporter,
+        max_builds: int,
+        *,
+        bus: Bus,
+        name: str = "",
+        limits: Iterable[str] = (),
+        replicas: int = 1,
+    ) -> None:
         super().__init__(store, reporter, max_builds)
         self._documents = store
         self._strays = Strays(self.roster)
+        self._bus = bus
+        self.election = Election(
+            JetStream(bus),
+            instance=self.id,
+            name=name,
+            version=__version__,
+            load=partial(load_of, self.roster),
+            limits=limits,
+            replicas=replicas,
+            on_lapse=self._on_lapse,
+            on_regain=partial(bus.withhold, None),
+        )
+        self._by_lease = False
+        """Whether the scheduler that works is elected by lease."""
+        self._offering = False
+        """Whether the lease is offered to others: what comes in is persisted, and nothing else is done."""
+        self.tenure = tenure = _Tenure(self.election)
+        self.reporter = _Reporter(reporter, tenure)
+        store.may_ask = lambda: self._offering or tenure.check()
+        bus.before_sending(tenure.check)
+
+    @property
+    def description(self) -> Mapping[str, str]:
+        """Facts about this process for service discovery, with its name and how it came to work."""
+        way = "lease" if self._by_lease else "presence"
+        return {**super().description, "name": self.election.name, "elected": way}
 
     def on_stray(self, stray: Stray) -> bool:
         """Implement `Persistence.on_stray`: the store may have the build of the reply."""
         return self._strays.take(stray)
 
+    def shares(self) -> bool:
+        """Implement `Persistence.shares`: until this process is elected, another one hears all."""
+        return self._by_lease and not self.election.elected
+
+    def _on_lapse(self) -> None:
+        """Let nothing leave any more but what the lease needs. Synchronous."""
+        self.on_lapse()
+        self._bus.withhold(_stays)
+        self._bus.drop_buffered("the lease of this scheduler ran out")
+
+    # ---- who works
+
     async def stand_by(self, peers: Peers) -> None:
         """Implement `Persistence.stand_by`: two processes must not have the same builds."""
-        await peers.stand_by()
+        self._by_lease = await self._has_lease()
+        if self._by_lease:
+            await self.election.await_vacancy(peers.is_absent)
+        else:
+            await peers.stand_by()
+
+    async def _has_lease(self) -> bool:
+        """Return whether there is a lease to be elected by; if not, that is said."""
+        # The server is asked first: where somebody subscribes to everything, JetStream's absence is silence.
+        server = await server_info(self._bus)
+        absence: Absence | None = NONE
+        if server is None or server.jetstream or server.cluster:
+            absence = await find_absence(self._bus)
+            with trio.move_on_after(_READY if server is not None else 0):
+                while absence is not None and absence.passing:
+                    await trio.sleep(_AGAIN)
+                    absence = await find_absence(self._bus)
+        if absence == NONE:
+            log.info(BY_PRESENCE, reason="the broker has no JetStream")
+            return False
+        reason = absence.text if absence is not None else await self.election.open()
+        if reason:
+            _warn(reason)
+        return not reason
+
+    async def _be_elected(self, peers: Peers, start_soon: Callable[..., object]) -> None:
+        """Wait until this process works, and keep its lease from then on; replies are heard meanwhile."""
+        try:
+            await self.election.take(peers.is_absent)
+        except NotPermitted as error:
+            _warn(str(error))
+            self._by_lease = False
+            await peers.stand_by()
+            return
+        start_soon(self.election.run)
+        await peers.stand_elected(self._leased, inherited=self.election.inherited)
+        if self.election.inherited:
+            await trio.sleep(_APPLIED)
+
+    async def _leased(self) -> frozenset[str]:
+        """Return the ids of the processes that had the lease."""
+        return self.election.seen
+
+    # ---- working, and ending
 
     @asynccontextmanager
     async def recover(self, parts: BuildParts) -> AsyncIterator[Recovery]:
-        """Implement `Persistence.recover`; the store may name its builds later."""
+        """Implement `Persistence.recover`; the store may name its builds later.
+
+        Where there is a lease it is taken here, as replies are heard by now: the last holder may have ended.
+        """
         take_up = TakeUp(
             self._documents,
             self._strays,
@@ -47,5 +184,71 @@ class Documents(Persistence):
             executor=parts.executor,
         )
         async with open_background() as background:
+            if self._by_lease:
+                await self._be_elected(parts.peers, background.start_soon)
             background.start_soon(take_up.run)
             yield Recovery()
+
+    async def drain(self, grace: float) -> None:
+        """Implement `Persistence.drain`: hands everything over where another scheduler takes the lease."""
+        if self._by_lease and self.roster.walks() and await self._hand_over():
+            await hand_over(self.roster, self.store)
+        else:
+            await drain(self.roster, self.store, grace)
+
+    async def _hand_over(self) -> bool:
+        """Offer the lease to others; returns whether this process is not to do anything more."""
+        with trio.move_on_after(_SETTLE):
+            await self.store.settle()
+        self._offering = True
+        try:
+            return await self.election.hand_over()
+        finally:
+            self._offering = False
+
+    async def leave(self) -> None:
+        """Implement `Persistence.leave`."""
+        if self._by_lease:
+            await self.election.leave()
+
+
+def _warn(reason: str) -> None:
+    cure = "let this user use the bucket of the lease (`scheduler permissions` prints all that it takes)"
+    log.warning(BY_PRESENCE, reason=reason, cure=cure)
+
+
+@frozen
+class _Tenure:
+    """Right to send, by the lease where there is one; see `dispatch.tenure.Tenure`."""
+
+    _election: Election
+
+    def check(self) -> bool:
+        """Return whether requests may be sent."""
+        return not self._election.elected or self._election.keeper.check()
+
+    async def renewed(self) -> None:
+        """Wait until they may."""
+        if self._election.elected:
+            await self._election.keeper.renewed()
+
+    async def confirm(self, build: str) -> None:
+        """Return at once: a renewal shows that nobody else had the lease, and with it the builds."""
+
+
+@frozen
+class _Reporter:
+    """Reporter that waits while this process may send nothing: another one may have the build."""
+
+    _reporter: Reporter
+    _tenure: _Tenure
+
+    def waits(self, build: str) -> str:
+        """Return why the report of a build is not out yet; empty where none is under way."""
+        return self._reporter.waits(build)
+
+    async def report(self, build: str, report: Report) -> None:
+        """Publish a report, as soon as this process may."""
+        while not self._tenure.check():
+            await self._tenure.renewed()
+        await self._reporter.report(build, report)

@@ -126,6 +126,43 @@ class Peers:
         if announced:
             _log.info("taking over: no other scheduler answers any more")
 
+    async def stand_elected(
+        self, leased: Callable[[], Awaitable[frozenset[str]]], *, inherited: bool
+    ) -> None:
+        """Wait, with the lease of those that keep one, until no scheduler without a lease works.
+
+        Args:
+            leased: returns the ids of the processes that had the lease, this one included.
+            inherited: whether it was taken from one that worked until then: no other can have begun.
+
+        Raises:
+            BusError: a subscription could not be made.
+        """
+        self._decided = inherited
+        await self._bus.subscribe(CANDIDATES, self._on_candidate)
+        announced = False
+        while not self._decided:
+            self._outbid = False
+            generation = self._bus.generation
+            self._decided = (
+                not await self._an_elder_works(leased)
+                and await self._is_first()
+                and generation == self._bus.generation
+                and not self._is_outbid()
+            )
+            if not self._decided:
+                if not announced:
+                    _log.warning("standing by: a scheduler without a lease is there")
+                    announced = True
+                await trio.sleep(_STANDBY_PERIOD)
+        if announced:
+            _log.info("taking over: no scheduler without a lease answers any more")
+
+    async def is_absent(self) -> bool:
+        """Return whether no scheduler works, for sure: nobody can hear the question for one."""
+        found = await self._ask_once()
+        return found is _Found.NOBODY or (found is _Found.SILENCE and not await self._is_heard())
+
     async def stand_behind(self, leased: Callable[[], Awaitable[frozenset[str]]]) -> None:
         """Wait until no scheduler of a version works that keeps no lease: builds cannot be shared with it.
 

@@ -14,6 +14,7 @@ from support.fakes import JSON, FakeStore, Reply, Site, change, document, encode
 from support.leaving import leave_service
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from scheduler.bus.server import SUBJECT as SERVER_INFO
 from scheduler.config import Settings
 from scheduler.errors import StoreError, StoreUnavailable
 from scheduler.service import Service
@@ -579,6 +580,12 @@ async def answer_pings(bus: FakeBus) -> Any:
     )
 
 
+async def tell_of_itself(bus: FakeBus, *, jetstream: bool) -> None:
+    """Answer what every server answers of itself."""
+    answer = encode({"server": {"name": "n", "ver": "2.11.0", "jetstream": jetstream}})
+    await bus.subscribe(SERVER_INFO, lambda message: _ignore(bus.publish(message.reply, answer)))
+
+
 def _ignore(_: object) -> None:
     pass
 
@@ -647,6 +654,7 @@ async def test_a_broker_on_which_somebody_listens_to_everything_does_not_keep_it
     """Ernest's store and monitor listen to `>`: then nobody says that nobody answers, and others tell."""
     await fake_bus.subscribe(">", _ignore)
     await tell_subscribers(fake_bus, ">")
+    await tell_of_itself(fake_bus, jetstream=False)
     async with trio.open_nursery() as nursery:
         standby = Standby(fake_bus, FakeStore(resumable=True))
         nursery.start_soon(standby.run)
