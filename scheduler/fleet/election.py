@@ -102,6 +102,8 @@ class Election:
         """Whether this process has taken the lease."""
         self.inherited = False
         """Whether it was taken from one that gave it up before our eyes, so that it was never without."""
+        self.alone = False
+        """Whether it was taken because no scheduler was there any more."""
         self._judge = Judge()
         self._revision = 0
         """Revision of the lease at the last look; 0: there is none."""
@@ -197,6 +199,7 @@ class Election:
             and before.lease.standing is Standing.GONE
             and before.lease.instance == self._seen_live
         )
+        self.alone = self._absent > 0
         whose = "" if before is None else before.lease.name
         log.info(ELECTED, name=self.name, before=whose)
         self._spread()
@@ -208,9 +211,10 @@ class Election:
         if holder is None or not holder.live or holder.lease.instance == self.instance:
             return True
         # In a cluster its server may be cut off from ours; but one of our name is an earlier process of ours.
-        asks = holder.lease.name == self.name or (holder.age >= 2 * PERIOD and not self._bus.clustered)
+        namesake = holder.lease.name == self.name
+        asks = namesake or (holder.age >= 2 * PERIOD and not self._bus.clustered)
         self._absent = self._absent + 1 if asks and await is_absent() else 0
-        return self._absent >= _TIMES
+        return self._absent >= (1 if namesake else _TIMES)
 
     # ---- as the holder
 

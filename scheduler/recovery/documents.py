@@ -159,7 +159,7 @@ class Documents(Persistence):
             await peers.stand_by()
             return
         start_soon(self.election.run)
-        await peers.stand_elected(self._leased, inherited=self.election.inherited)
+        await peers.stand_elected(self._leased, inherited=self.election.inherited, alone=self.election.alone)
         if self.election.inherited:
             await trio.sleep(_APPLIED)
 

@@ -127,13 +127,14 @@ class Peers:
             _log.info("taking over: no other scheduler answers any more")
 
     async def stand_elected(
-        self, leased: Callable[[], Awaitable[frozenset[str]]], *, inherited: bool
+        self, leased: Callable[[], Awaitable[frozenset[str]]], *, inherited: bool, alone: bool
     ) -> None:
         """Wait, with the lease of those that keep one, until no scheduler without a lease works.
 
         Args:
             leased: returns the ids of the processes that had the lease, this one included.
             inherited: whether it was taken from one that worked until then: no other can have begun.
+            alone: whether no scheduler worked a moment ago.
 
         Raises:
             BusError: a subscription could not be made.
@@ -145,11 +146,12 @@ class Peers:
             self._outbid = False
             generation = self._bus.generation
             self._decided = (
-                not await self._an_elder_works(leased)
+                (alone or not await self._an_elder_works(leased))
                 and await self._is_first()
                 and generation == self._bus.generation
                 and not self._is_outbid()
             )
+            alone = False
             if not self._decided:
                 if not announced:
                     _log.warning("standing by: a scheduler without a lease is there")

@@ -1,7 +1,5 @@
 """With the Ernest store: a store as another process, and schedulers that come and go."""
 
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -16,11 +14,11 @@ from support.transcript import EXPECTED, FOLDER, Line, check, read, word_for
 
 from integration.builds import build, chain, component, failing, held, silent
 from integration.conftest import World
+from integration.ernest import Ernest
 from integration.harness import (
     Connectors,
     Feed,
     Message,
-    Process,
     Scheduler,
     Submitter,
     errors,
@@ -32,52 +30,6 @@ from integration.harness import (
 pytestmark = pytest.mark.integration
 
 JSON = dict[str, Any]
-
-
-class ServiceStore(Process):
-    """``tests/support/ernest_service_store.py``, with what it has recorded."""
-
-    def __init__(self, url: str, folder: Path, *arguments: str) -> None:
-        self.record = folder / "record"
-        script = str(Path(__file__).parents[1] / "support" / "ernest_service_store.py")
-        super().__init__(sys.executable, script, url, "--record", str(self.record), *arguments)
-        self.out.first(lambda line: line == "ready")
-
-    def requests(self, build_id: str | None = None) -> list[tuple[str, JSON]]:
-        """What it was asked and told so far: subject and body."""
-        lines = [json.loads(line) for line in self.record.read_text().splitlines()]
-        return [
-            (line["subject"], line["body"])
-            for line in lines
-            if build_id is None or build_id in {line["body"].get("id"), line["body"].get("service")}
-        ]
-
-
-class Ernest:
-    """A broker with a store and connectors; schedulers are started by the tests."""
-
-    def __init__(self, stack: ExitStack, folder: Path, *arguments: str) -> None:
-        self.world = world = World(stack, stack.enter_context(nats_server()))
-        self.store = ServiceStore(world.server.url, folder, *arguments)
-        stack.callback(self.store.close)
-        self.connectors: Connectors = world.connectors()
-        self.submitter: Submitter = world.submitter()
-        self.schedulers: list[Scheduler] = []
-
-    def scheduler(self, *arguments: str, ready: bool = True) -> Scheduler:
-        scheduler = self.world.scheduler("--store", "ernest", *arguments, ready=False)
-        self.schedulers.append(scheduler)
-        if ready:
-            scheduler.await_log("ready")
-        return scheduler
-
-    def stored(self, document: JSON) -> JSON:
-        """A build as the store has it."""
-        return self.submitter.client.request("build.get.mapping", {"id": document["id"]})
-
-    def check_one_report(self, document: JSON) -> None:
-        self.submitter.client.flush()
-        assert len(self.submitter.reports_of(document["id"])) == 1
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import structlog
 import trio
 from support.ernest_service_store import ServiceStore
 from support.fake_bus import FakeBus, tell_subscribers
+from support.fake_jetstream import plug_into
 from support.fakes import JSON, FakeStore, Reply, Site, change, document, encode, ignore, open_service, states
 from support.leaving import leave_service
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -661,6 +662,73 @@ async def test_a_broker_on_which_somebody_listens_to_everything_does_not_keep_it
         await trio.sleep(5)
         assert standby.steps == ["ready"]
         nursery.cancel_scope.cancel()
+
+
+# ---- elected by lease
+
+
+async def test_while_the_lease_is_out_nothing_leaves_and_nothing_fails(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Neither requests nor reports, nor what the store is to be told; later all goes on where it stood."""
+    server, ernest = plug_into(fake_bus), ServiceStore()
+    await ernest.attach(fake_bus)
+    settings: dict[str, Any] = {"attempt_timeout": 60, "store_timeout": 30}
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore, **settings) as site:
+        await site.submit(document(["a", "b", "c"], [("a", "b"), ("b", "c")]))
+        await trio.sleep(5)
+        site.cloud.answer("a")
+        await trio.sleep(1)
+        assert attempts(site) == ["b1/a/1", "b1/b/1"]
+        server.silent = True
+        await trio.sleep(15)
+        asked, sent = len(ernest.requests), len(fake_bus.published)
+        site.cloud.answer("b")
+        await trio.sleep(300)
+        assert len(ernest.requests) == asked
+        assert {one.subject for one in fake_bus.published[sent:]} <= {
+            "$KV.SCHEDULER.ernest.active",
+            "$JS.API.STREAM.MSG.GET.KV_SCHEDULER",
+        }
+        server.silent = False
+        await trio.sleep(5)
+        assert attempts(site) == ["b1/a/1", "b1/b/1", "b1/c/1"]
+        site.cloud.answer("c")
+        await trio.sleep(1)
+        assert set(states(site.report[1]).values()) == {"completed"}
+
+
+async def test_what_waited_for_a_connection_leaves_only_with_the_lease(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Another one may work by then: what was queued before the outage is not sent before the renewal."""
+    server, ernest = plug_into(fake_bus), ServiceStore()
+    await ernest.attach(fake_bus)
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore) as site:
+        await site.submit(document(["a", "b"], [("a", "b")]))
+        await trio.sleep(5)
+        fake_bus.disconnect()
+        fake_bus.publish("build.create.done", b"{}")
+        await trio.sleep(5)
+        server.silent = True
+        await trio.sleep(20)
+        sent = len(fake_bus.published)
+        fake_bus.reconnect()
+        await trio.sleep(20)
+        assert "build.create.done" not in {one.subject for one in fake_bus.published[sent:]}
+        server.silent = False
+        await trio.sleep(5)
+        assert "build.create.done" in {one.subject for one in fake_bus.published[sent:]}
+
+
+async def test_how_it_came_to_work_is_told(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """Service discovery has its name, and whether it was elected by lease."""
+    async with open_service(store=FakeStore(resumable=True), bus=fake_bus, instance="one") as site:
+        assert site.service.persistence.description == {"store": "fake", "name": "one", "elected": "presence"}
+    leave_service(fake_bus)
+    plug_into(fake_bus)
+    async with open_service(store=FakeStore(resumable=True), bus=fake_bus, instance="one") as site:
+        assert site.service.persistence.description == {"store": "fake", "name": "one", "elected": "lease"}
 
 
 async def test_a_memory_store_needs_no_standing_by(fake_bus: FakeBus) -> None:
