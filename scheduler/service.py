@@ -304,6 +304,7 @@ class Service:
             executor=self._executor,
             subscribers=Subscribers(self._asked),
             fleet=self.persistence.fleet,
+            election=self.persistence.election,
         )
         control = Control(self._asked, parts)
         async with open_background() as background:

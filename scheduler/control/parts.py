@@ -17,6 +17,7 @@ from scheduler.control.reports import Reports
 from scheduler.control.subscribers import Subscribers
 from scheduler.control.verbs import Document
 from scheduler.dispatch.slots import Slots
+from scheduler.fleet.election import Election
 from scheduler.fleet.fleet import Fleet
 from scheduler.recovery.reopening import Reopener
 from scheduler.recovery.replaying import Replayer
@@ -57,6 +58,8 @@ class Parts:
     """Last reports of builds that have ended, where no store has any."""
     fleet: Fleet | None = None
     """This process and the others that share the builds of the store; None where it shares none."""
+    election: Election | None = None
+    """Election of the one scheduler that works; None where none is elected by lease."""
 
     @classmethod
     def of(
@@ -74,6 +77,7 @@ class Parts:
         executor: Executor | None = None,
         subscribers: Subscribers | None = None,
         fleet: Fleet | None = None,
+        election: Election | None = None,
     ) -> "Parts":
         """Make the parts for the builds of a roster."""
         builds = BuildFinder(roster, store.name, reopener, replayer)
@@ -97,6 +101,7 @@ class Parts:
             subscribers,
             kept,
             fleet,
+            election,
         )
 
     def owned(self, build: str) -> Document:

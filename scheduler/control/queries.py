@@ -145,7 +145,10 @@ async def preview(parts: Parts, request: verbs.Plan) -> Document:
 
 @QUERIES.register(verbs.Instances)
 async def list_instances(parts: Parts, _: verbs.Instances) -> verbs.InstanceList:
-    """List the instances that share the builds of the store, as this one sees them."""
+    """List the instances that share the builds of the store, as this one sees them, or that stand by."""
+    if parts.election is not None:
+        name, found = parts.election.name, await parts.election.instances()
+        return verbs.InstanceList(fleet=False, store=parts.store.name, answered=name, instances=found)
     if parts.fleet is None:
         return verbs.InstanceList(fleet=False, store=parts.store.name, answered="", instances=[])
     fleet = parts.fleet

@@ -115,7 +115,7 @@ class OrderPage(Answer, frozen=True, kw_only=True):
 
 
 class InstanceList(Answer, frozen=True, kw_only=True):
-    """Instances that share the builds of a store, by name."""
+    """Instances that share the builds of a store, by name; or the one that works and those that stand by."""
 
     fleet: Annotated[bool, Meta(description="Whether the store is one that several instances can share.")]
     store: Annotated[str, Meta(description="Name of the store.")]

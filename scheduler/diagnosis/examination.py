@@ -7,7 +7,7 @@ from scheduler.config import Settings
 from scheduler.definition.template.jsonparts import MAX_RENDERED
 from scheduler.diagnosis import Diagnosis, size
 from scheduler.diagnosis.commits import check_commits
-from scheduler.diagnosis.instances import check_instances
+from scheduler.diagnosis.instances import check_election, check_instances
 from scheduler.diagnosis.jetstream import check_jetstream
 from scheduler.diagnosis.permissions import check_permissions
 from scheduler.diagnosis.versions import check_version
@@ -49,9 +49,12 @@ async def examine(bus: KnownBus, settings: Settings) -> Diagnosis:
     _check_messages(diagnosis, bus.max_payload, settings, jetstream=jetstream)
     _check_pending(diagnosis, bus.max_payload, settings)
     await check_permissions(diagnosis, bus, settings.store, settings.capture_providers)
-    if await check_jetstream(diagnosis, bus, settings) and jetstream:
+    there = await check_jetstream(diagnosis, bus, settings)
+    if there and jetstream:
         await check_commits(diagnosis, JetStream(bus), settings.replicas)
         await check_instances(diagnosis, JetStream(bus), settings.replicas)
+    elif there and settings.store == "ernest":
+        await check_election(diagnosis, JetStream(bus), settings.replicas)
     return diagnosis
 
 

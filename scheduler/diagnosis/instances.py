@@ -6,14 +6,16 @@ from typing import Final
 
 from scheduler.diagnosis import Diagnosis
 from scheduler.errors import BusError, StreamNotFound
-from scheduler.fleet.bucket import STREAM, LeaseBucket
-from scheduler.fleet.lease import LEASE, Found, Standing
+from scheduler.fleet.bucket import ELECTION, STREAM, LeaseBucket
+from scheduler.fleet.election import KEY
+from scheduler.fleet.lease import LEASE, Found, Standing, read_lease
 from scheduler.jetstream.api import JetStream
-from scheduler.text import count, listed
+from scheduler.text import count, listed, printable, seconds
 
 _APART: Final = 2.0
 """Largest difference between the clocks of two instances without a warning, in seconds."""
 _SHOWN: Final = 8
+CURE: Final = "see permissions"
 
 
 async def check_instances(diagnosis: Diagnosis, js: JetStream, replicas: int) -> None:
@@ -28,7 +30,7 @@ async def check_instances(diagnosis: Diagnosis, js: JetStream, replicas: int) ->
         diagnosis.ok("instances", "none yet")
         return
     except BusError as error:
-        diagnosis.warn("instances", f"their leases cannot be read: {error}", "see permissions")
+        diagnosis.warn("instances", f"their leases cannot be read: {error}", CURE)
         return
     if kept < replicas:
         diagnosis.warn(
@@ -38,6 +40,39 @@ async def check_instances(diagnosis: Diagnosis, js: JetStream, replicas: int) ->
         )
     clock = diagnosis.facts.get("clock", {}).get("difference_ms", 0.0) / 1e3
     judge(diagnosis, at_work(found.values(), time.time() + clock))
+
+
+async def check_election(diagnosis: Diagnosis, js: JetStream, replicas: int) -> None:
+    """Check the lease of the one scheduler with an Ernest store that works; writes none."""
+    try:
+        kept = (await js.info(STREAM)).config.get("num_replicas", 1)
+        stored = await LeaseBucket(js, ELECTION).last(KEY)
+    except StreamNotFound:
+        diagnosis.ok("lease", "none yet")
+        return
+    except BusError as error:
+        diagnosis.warn("lease", f"it cannot be read: {error}; others stand by while one is present", CURE)
+        return
+    if kept < replicas:
+        diagnosis.warn(
+            "lease",
+            f"only {kept} of {replicas} servers keep it: while they are down, nothing is sent",
+            f"nats stream edit {STREAM} --replicas={replicas}",
+        )
+    lease = None if stored is None else read_lease(stored.data)
+    if stored is None or lease is None:
+        diagnosis.ok("lease", "nobody has it" if stored is None else "a scheduler of another version has it")
+        return
+    clock = diagnosis.facts.get("clock", {}).get("difference_ms", 0.0) / 1e3
+    age = max(0.0, time.time() + clock - stored.time / 1e9)
+    diagnosis.facts["lease"] = {"name": lease.name, "version": lease.version, "age": round(age, 3)}
+    whose = f"{printable(lease.name)} (version {printable(lease.version)})"
+    if lease.standing is Standing.GONE:
+        diagnosis.ok("lease", f"nobody has it: {whose} has ended")
+    elif age >= LEASE:
+        diagnosis.ok("lease", f"nobody has it: {whose} has not renewed it for {seconds(age)}")
+    else:
+        diagnosis.ok("lease", f"{whose} has it, and works")
 
 
 def at_work(found: Iterable[Found], now: float) -> list[Found]:

@@ -95,7 +95,14 @@ def _ernest() -> list[Need]:
         "set.mapping.component",
         "del.mapping.component",
     )
-    return [Need(f"build.{word}", "questions to the Ernest store") for word in (*words, "find")]
+    why = "the lease of the one scheduler that works, where the broker has JetStream"
+    lines = ("$JS.API.INFO", *(f"$JS.API.STREAM.{verb}.{KV_LEASES}" for verb in ("CREATE", "MSG.GET")), NEWS)
+    return [
+        *(Need(f"build.{word}", "questions to the Ernest store") for word in (*words, "find")),
+        *(Need(line, why, Level.NOTE) for line in lines),
+        Need(f"$KV.{LEASES}.>", why, Level.NOTE, (f"$KV.{LEASES}.ernest.doctor",)),
+        Need(f"{INSTANCE}*.*", "the question who stands by", Level.NOTE, (f"{INSTANCE}doctor.doctor",)),
+    ]
 
 
 def _jetstream(providers: Sequence[str]) -> list[Need]:

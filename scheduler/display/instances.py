@@ -11,7 +11,13 @@ from scheduler.display.tables import put, width_of
 from scheduler.text import listed, printable, seconds
 
 _HEADS: Final = ("NAME", "STANDING", "VERSION", "BUILDS", "COMPONENTS", "FLIGHT", "LEASE", "UP")
-_STYLES: Final = {"active": "green", "draining": "yellow", "lapsed": "bold red", "gone": "dim"}
+_STYLES: Final = {
+    "active": "green",
+    "draining": "yellow",
+    "standby": "cyan",
+    "lapsed": "bold red",
+    "gone": "dim",
+}
 _AT_WORK: Final = frozenset({"active", "draining"})
 
 
@@ -23,11 +29,12 @@ def show_instances(console: Console, answer: Mapping[str, Any], now: float) -> N
         answer: the instances.
         now: time, our clock, seconds since 1970.
     """
-    if answer.get("fleet") is not True:
-        store = printable(text(answer.get("store"))) or "unknown"
+    instances = objects(answer.get("instances"))
+    shared = answer.get("fleet") is True
+    store = printable(text(answer.get("store"))) or "unknown"
+    if not shared and not instances:
         put(console, [(f"one instance at work: the store {store} is not shared", "")])
         return
-    instances = objects(answer.get("instances"))
     rows = [list(_HEADS), *(_row(one, now) for one in instances)]
     numbers = tuple(range(3, len(_HEADS)))
     for index, row in enumerate(
@@ -38,6 +45,8 @@ def show_instances(console: Console, answer: Mapping[str, Any], now: float) -> N
         put(console, line if index else [("  ".join(row).rstrip(), "dim")])
     if answered := printable(text(answer.get("answered"))):
         put(console, [(f"answered by {answered}", "dim")])
+    if not shared:
+        put(console, [(f"one works at a time: the store {store} is not shared", "dim")])
     for difference in differences(instances):
         put(console, [(difference, "yellow")])
 

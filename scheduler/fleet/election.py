@@ -11,15 +11,30 @@ sends nothing until it could, and one that finds another holder ends.
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 import trio
 
+from scheduler.bus import Message
+from scheduler.definition.subjects import may_be_answered
 from scheduler.errors import BusError, NotPermitted, StreamNotFound
+from scheduler.fleet.absences import INSTANCE
 from scheduler.fleet.bucket import ELECTION, LeaseBucket
 from scheduler.fleet.fleet import NEWS
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
-from scheduler.fleet.lease import LEASE, PERIOD, Found, Judge, Lease, Load, Member, Standing, read_lease
+from scheduler.fleet.lease import (
+    LEASE,
+    PERIOD,
+    Found,
+    Judge,
+    Lease,
+    Load,
+    Member,
+    Standing,
+    document,
+    encode_lease,
+    read_lease,
+)
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
@@ -33,6 +48,8 @@ SUPERSEDED: Final = (
     "{whose} was elected, as the lease of {name} had run out: this process sends and reports nothing more;"
     " started again, it stands by"
 )
+ROLL: Final = f"{INSTANCE}ernest.standby"
+"""Subject on which those that stand by say that they do."""
 _UNREADABLE: Final = Lease("a scheduler of another version", "")
 """Lease that this version cannot read."""
 _BETWEEN: Final = 0.25
@@ -45,6 +62,10 @@ _AGAIN: Final = 0.5
 _OFFER: Final = 1.0
 """Seconds for another scheduler to take a lease that is given up."""
 _SOON: Final = 0.1
+_ANSWERS: Final = 0.3
+"""Seconds for those that stand by to answer."""
+_MOST: Final = 100
+"""Most of them that are listed."""
 
 
 class Election:
@@ -145,6 +166,7 @@ class Election:
                 try:
                     await self._read()
                     await self._bus.subscribe(NEWS, lambda _: self._news.set())
+                    await self._bus.subscribe(ROLL, self._answer)
                 except BusError as error:
                     reason = str(error)
                     if isinstance(error, NotPermitted) or isinstance(error.__cause__, NotPermitted):
@@ -153,6 +175,41 @@ class Election:
                     return ""
                 await trio.sleep(_AGAIN)
         return reason or "JetStream does not answer"
+
+    async def instances(self) -> list[dict[str, Any]]:
+        """Return the holder of the lease and those that stand by, as JSON for operators; asks these.
+
+        Raises:
+            BusError: the bus cannot be used.
+        """
+        found: dict[str, Lease] = {}
+
+        def take(message: Message) -> None:
+            lease = read_lease(message.data)
+            if lease is not None and lease.standing is Standing.STANDBY and len(found) < _MOST:
+                found[lease.instance] = lease
+
+        inbox = self._bus.new_inbox()
+        subscription = await self._bus.subscribe(inbox, take)
+        try:
+            self._bus.publish(ROLL, b"", reply=inbox)
+            await trio.sleep(_ANSWERS)
+        finally:
+            with trio.move_on_after(_ANSWERS, shield=True):
+                await subscription.unsubscribe()
+        holder = self.holder
+        shown = [] if holder is None else [document(holder, holds=self.fresh)]
+        waiting = sorted(found.values(), key=lambda lease: lease.name)
+        return [*shown, *({**document(Member(lease, 0, 0.0)), "age": None} for lease in waiting)]
+
+    def _answer(self, message: Message) -> None:
+        """Answer who asks for those that stand by."""
+        if self.elected or not may_be_answered(message.reply):
+            return
+        try:
+            self._bus.publish(message.reply, encode_lease(self.keeper.current(Standing.STANDBY)))
+        except BusError as error:
+            log.info("another scheduler was not answered", reason=str(error))
 
     # ---- as a candidate
 

@@ -205,12 +205,13 @@ class LeaseKeeper:
         self._renewed.set()
         self._renewed = trio.Event()
 
-    async def _write(self) -> None:
+    def current(self, standing: Standing) -> Lease:
+        """Return the lease as it would be written now, with this standing."""
         first = self._lease
-        lease = Lease(
+        return Lease(
             instance=first.instance,
             name=first.name,
-            standing=self.standing,
+            standing=standing,
             version=first.version,
             began=first.began,
             renewed=self.wall_clock(),
@@ -218,6 +219,9 @@ class LeaseKeeper:
             load=self.load(),
             limits=first.limits,
         )
+
+    async def _write(self) -> None:
+        lease = self.current(self.standing)
         self._revision = await self._bucket.write(self.key, lease, expected=self._revision)
         self.count += 1
 

@@ -35,6 +35,8 @@ class Standing(Enum):
     """It takes builds."""
     DRAINING = "draining"
     """It takes no more builds, and hands over those that it has."""
+    STANDBY = "standby"
+    """It waits to be elected, where one works at a time; no lease says so."""
     GONE = "gone"
     """It has ended in order, and owns nothing any more."""
 

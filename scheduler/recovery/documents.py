@@ -17,6 +17,7 @@ from scheduler.bus import Bus
 from scheduler.bus.server import server_info
 from scheduler.dispatch.router import Stray
 from scheduler.errors import NotPermitted
+from scheduler.fleet.absences import INSTANCE
 from scheduler.fleet.bucket import BUCKET
 from scheduler.fleet.election import Election
 from scheduler.jetstream.api import JetStream
@@ -43,7 +44,7 @@ _SETTLE: Final = 0.5
 """Seconds for what is being persisted, before the lease is given up."""
 _APPLIED: Final = 0.25
 """Seconds for the store to carry out what the last holder of the lease has sent."""
-_LEASES: Final = (f"$KV.{BUCKET}.", "$JS.API.", "$SRV.", "$SYS.", "scheduler.fleet.")
+_LEASES: Final = (f"$KV.{BUCKET}.", "$JS.API.", "$SRV.", "$SYS.", "scheduler.fleet.", INSTANCE)
 """Beginnings of the subjects on which a process publishes whose lease ran out."""
 
 
@@ -80,7 +81,7 @@ class Documents(Persistence):
         self._documents = store
         self._strays = Strays(self.roster)
         self._bus = bus
-        self.election = Election(
+        self._election = Election(
             JetStream(bus),
             instance=self.id,
             name=name,
@@ -95,16 +96,21 @@ class Documents(Persistence):
         """Whether the scheduler that works is elected by lease."""
         self._offering = False
         """Whether the lease is offered to others: what comes in is persisted, and nothing else is done."""
-        self.tenure = tenure = _Tenure(self.election)
+        self.tenure = tenure = _Tenure(self._election)
         self.reporter = _Reporter(reporter, tenure)
         store.may_ask = lambda: self._offering or tenure.check()
         bus.before_sending(tenure.check)
 
     @property
+    def election(self) -> Election | None:
+        """The lease of the scheduler that works; None where it is found by presence."""
+        return self._election if self._by_lease else None
+
+    @property
     def description(self) -> Mapping[str, str]:
         """Facts about this process for service discovery, with its name and how it came to work."""
         way = "lease" if self._by_lease else "presence"
-        return {**super().description, "name": self.election.name, "elected": way}
+        return {**super().description, "name": self._election.name, "elected": way}
 
     def on_stray(self, stray: Stray) -> bool:
         """Implement `Persistence.on_stray`: the store may have the build of the reply."""
@@ -112,7 +118,7 @@ class Documents(Persistence):
 
     def shares(self) -> bool:
         """Implement `Persistence.shares`: until this process is elected, another one hears all."""
-        return self._by_lease and not self.election.elected
+        return self._by_lease and not self._election.elected
 
     def _on_lapse(self) -> None:
         """Let nothing leave any more but what the lease needs. Synchronous."""
@@ -126,7 +132,7 @@ class Documents(Persistence):
         """Implement `Persistence.stand_by`: two processes must not have the same builds."""
         self._by_lease = await self._has_lease()
         if self._by_lease:
-            await self.election.await_vacancy(peers.is_absent)
+            await self._election.await_vacancy(peers.is_absent)
         else:
             await peers.stand_by()
 
@@ -144,7 +150,7 @@ class Documents(Persistence):
         if absence == NONE:
             log.info(BY_PRESENCE, reason="the broker has no JetStream")
             return False
-        reason = absence.text if absence is not None else await self.election.open()
+        reason = absence.text if absence is not None else await self._election.open()
         if reason:
             _warn(reason)
         return not reason
@@ -152,20 +158,22 @@ class Documents(Persistence):
     async def _be_elected(self, peers: Peers, start_soon: Callable[..., object]) -> None:
         """Wait until this process works, and keep its lease from then on; replies are heard meanwhile."""
         try:
-            await self.election.take(peers.is_absent)
+            await self._election.take(peers.is_absent)
         except NotPermitted as error:
             _warn(str(error))
             self._by_lease = False
             await peers.stand_by()
             return
-        start_soon(self.election.run)
-        await peers.stand_elected(self._leased, inherited=self.election.inherited, alone=self.election.alone)
-        if self.election.inherited:
+        start_soon(self._election.run)
+        await peers.stand_elected(
+            self._leased, inherited=self._election.inherited, alone=self._election.alone
+        )
+        if self._election.inherited:
             await trio.sleep(_APPLIED)
 
     async def _leased(self) -> frozenset[str]:
         """Return the ids of the processes that had the lease."""
-        return self.election.seen
+        return self._election.seen
 
     # ---- working, and ending
 
@@ -202,14 +210,14 @@ class Documents(Persistence):
             await self.store.settle()
         self._offering = True
         try:
-            return await self.election.hand_over()
+            return await self._election.hand_over()
         finally:
             self._offering = False
 
     async def leave(self) -> None:
         """Implement `Persistence.leave`."""
         if self._by_lease:
-            await self.election.leave()
+            await self._election.leave()
 
 
 def _warn(reason: str) -> None:

@@ -15,6 +15,7 @@ from scheduler.definition.rules import LimitRule
 from scheduler.dispatch.client import Capture, ConnectorClient
 from scheduler.dispatch.router import Stray
 from scheduler.dispatch.tenure import Tenure
+from scheduler.fleet.election import Election
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.sharing import Quotas
 from scheduler.jetstream.objects import Objects
@@ -98,6 +99,11 @@ class Persistence:
         self.orphans = Orphans()
         self.id = secrets.token_hex(11)
         """Id of this process in service discovery, and among candidates."""
+
+    @property
+    def election(self) -> Election | None:
+        """Election of the one scheduler that works; None where none is elected by lease."""
+        return None
 
     @property
     def description(self) -> Mapping[str, str]:

@@ -75,6 +75,20 @@ def test_a_scheduler_that_shares_no_builds_says_so(scheduler: FakeScheduler, cap
     assert capsys.readouterr().out == "one instance at work: the store memory is not shared\n"
 
 
+def test_the_one_that_works_is_listed_with_those_that_stand_by(
+    scheduler: FakeScheduler, capsys: Captured
+) -> None:
+    """Where the store is not shared; one that stands by has no lease."""
+    rows = [instance("alpha"), instance("beta", standing="standby", age=None)]
+    answer = {"fleet": False, "store": "ernest", "answered": "alpha", "instances": rows}
+    scheduler.say("instances", answer)
+    assert cli.main(["instances"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[1:3]] == [["alpha", "active"], ["beta", "standby"]]
+    assert lines[2].split()[3:7] == ["-", "-", "-", "-"]
+    assert lines[3:] == ["answered by alpha", "one works at a time: the store ernest is not shared"]
+
+
 def test_what_instances_do_not_agree_in_is_said() -> None:
     """Of those at work; one that has lapsed, or gone, counts no more."""
     old = instance("beta", version="0.9.0", limits=["vpc.*.*=5"])

@@ -8,8 +8,9 @@ from support.fake_bus import FakeBus
 from support.fake_jetstream import plug_into
 
 from scheduler.diagnosis import Diagnosis, Level
-from scheduler.diagnosis.instances import at_work, check_instances, judge
-from scheduler.fleet.bucket import LeaseBucket
+from scheduler.diagnosis.instances import at_work, check_election, check_instances, judge
+from scheduler.fleet.bucket import ELECTION, LeaseBucket
+from scheduler.fleet.election import KEY
 from scheduler.fleet.lease import Found, Lease, Standing
 from scheduler.jetstream.api import JetStream
 
@@ -106,3 +107,44 @@ async def test_leases_that_cannot_be_read_are_a_warning(fake_bus: FakeBus) -> No
     [one] = diagnosis.findings
     assert one.level is Level.WARNING
     assert one.text.startswith("their leases cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("standing", "late", "text"),
+    [
+        (Standing.ACTIVE, 0.0, "a (version 1) has it, and works"),
+        (Standing.ACTIVE, 60.0, "nobody has it: a (version 1) has not renewed it for 1m"),
+        (Standing.GONE, 0.0, "nobody has it: a (version 1) has ended"),
+    ],
+)
+async def test_the_lease_of_the_one_that_works_is_told(
+    fake_bus: FakeBus, standing: Standing, late: float, text: str
+) -> None:
+    """With an Ernest store; by the broker's clock."""
+    jetstream, js = plug_into(fake_bus), JetStream(fake_bus)
+    bucket = LeaseBucket(js, ELECTION)
+    for expected in ("none yet", "nobody has it"):
+        diagnosis = Diagnosis()
+        await check_election(diagnosis, js, 1)
+        assert [one.text for one in diagnosis.findings] == [expected]
+        await bucket.make(1)
+    await bucket.write(KEY, found("a", standing=standing).lease, expected=0)
+    broker = jetstream.now() / 1e9
+    diagnosis = Diagnosis(facts={"clock": {"difference_ms": (broker + late - time.time()) * 1e3}})
+    await check_election(diagnosis, js, 1)
+    assert [one.level for one in diagnosis.findings] == [Level.OK]
+    assert diagnosis.findings[0].text.startswith(text)
+
+
+async def test_a_lease_of_the_one_that_works_that_cannot_be_used_is_a_warning(fake_bus: FakeBus) -> None:
+    """It is not readable, or fewer servers keep it than there should be."""
+    plug_into(fake_bus)
+    js = JetStream(fake_bus)
+    await LeaseBucket(js, ELECTION).make(1)
+    diagnosis = Diagnosis()
+    await check_election(diagnosis, js, 3)
+    assert [one.level for one in diagnosis.findings] == [Level.WARNING, Level.OK]
+    fake_bus.forbidden = {"$JS.API.STREAM.MSG.GET.KV_SCHEDULER"}
+    diagnosis = Diagnosis()
+    await check_election(diagnosis, js, 1)
+    assert [one.level for one in diagnosis.findings] == [Level.WARNING]

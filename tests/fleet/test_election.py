@@ -206,6 +206,26 @@ async def test_a_lease_that_is_offered_is_taken_at_once(
         assert other.holder.lease.instance == other.instance
 
 
+async def test_those_that_stand_by_are_listed_behind_the_holder(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """By name; a lease that ran out is said to have."""
+    async with Candidate(fake_bus, "p-1", "zeta").running() as first:
+        await until(lambda: first.elected)
+        async with Candidate(fake_bus, "p-2", "two").running(), Candidate(fake_bus, "p-3", "one").running():
+            await trio.sleep(5)
+            shown = await first.instances()
+            assert [(row["name"], row["standing"]) for row in shown] == [
+                ("zeta", "active"),
+                ("one", "standby"),
+                ("two", "standby"),
+            ]
+            assert [row["age"] is None for row in shown] == [False, True, True]
+        server.silent = True
+        await trio.sleep(20)
+        assert (await first.instances())[0]["standing"] == "lapsed"
+
+
 async def test_a_lease_that_nobody_takes_is_taken_back(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:

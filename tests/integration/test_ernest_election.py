@@ -36,6 +36,19 @@ def pair(ernest: Ernest) -> tuple[Scheduler, Scheduler]:
     return first, second
 
 
+def test_both_are_seen(ernest: Ernest) -> None:
+    """By `instances`, and the one that works by service discovery and the doctor."""
+    first, second = pair(ernest)
+    listed = ernest.world.command("instances")
+    assert [line.split()[:2] for line in listed.out][1:3] == [["one", "active"], ["two", "standby"]]
+    doctor = ernest.world.command("doctor", "--store", "ernest")
+    assert "one (version" in doctor.output
+    (found,) = ernest.submitter.client.request_many("$SRV.PING.scheduler", 1)
+    assert (found["metadata"]["name"], found["metadata"]["elected"]) == ("one", "lease")
+    second.stop()
+    first.end()
+
+
 def in_flight(ernest: Ernest, gate: str) -> JSON:
     """A build whose second component is in flight."""
     document = chain(component("vpc::1"), held("net::1", gate), component("vm::1"))

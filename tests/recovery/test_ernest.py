@@ -18,6 +18,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.bus.server import SUBJECT as SERVER_INFO
 from scheduler.config import Settings
 from scheduler.errors import StoreError, StoreUnavailable
+from scheduler.fleet.bucket import ELECTION, STREAM
+from scheduler.fleet.election import Election
+from scheduler.fleet.lease import read_lease
+from scheduler.jetstream.api import JetStream
 from scheduler.service import Service
 from scheduler.stores.ernest import ErnestStore
 from scheduler.supervision.runner import Runner
@@ -719,6 +723,43 @@ async def test_what_waited_for_a_connection_leaves_only_with_the_lease(
         server.silent = False
         await trio.sleep(5)
         assert "build.create.done" in {one.subject for one in fake_bus.published[sent:]}
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_while_its_lease_is_offered_it_persists_what_comes_and_reports_nothing(
+    autojump_clock: MockClock, fake_bus: FakeBus, taken: bool
+) -> None:
+    """The next one reports it, having read that from the store; if nobody takes the lease, it does itself."""
+    plug_into(fake_bus)
+    ernest = ServiceStore()
+    await ernest.attach(fake_bus)
+    other = Election(JetStream(fake_bus), instance="other")
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore) as site:
+        await site.submit(document(["a"]))
+        await trio.sleep(5)
+        site.service.stop()
+        await trio.sleep(0.05)
+        site.cloud.answer("a")
+        await trio.sleep(0.3)
+        assert states(ernest.mapping("b1")) == {"a": "completed"}
+        assert site.reports == []
+        if taken:
+            assert not await other.open()
+            await other.take(never)
+        await trio.sleep(60)
+        assert len(site.reports) == (0 if taken else 1)
+    assert other.fresh is False
+    stored = await JetStream(fake_bus).last(STREAM, f"{ELECTION}active")
+    assert stored is not None
+    holder = read_lease(stored.data)
+    assert holder is not None
+    assert (holder.instance == "other") is taken
+
+
+async def never() -> bool:
+    """Say of the holder of a lease that it may be there."""
+    await trio.lowlevel.checkpoint()
+    return False
 
 
 async def test_how_it_came_to_work_is_told(autojump_clock: MockClock, fake_bus: FakeBus) -> None:

@@ -85,6 +85,69 @@ async def leases_of(*ids: str) -> frozenset[str]:
     return frozenset(ids)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+async def test_the_elected_one_waits_for_one_without_a_lease_that_works(
+    autojump_clock: MockClock, fake_bus: FakeBus, alone: bool
+) -> None:
+    """But not for one that had the lease; nor does it look where it was told that it is alone."""
+    elder = Discovery(fake_bus, Identity("scheduler", "b", "1.0"), [])
+    former = Discovery(fake_bus, Identity("scheduler", "c", "1.0"), [])
+    for one in (elder, former):
+        await one.open()
+    peers = Peers(fake_bus, "scheduler", "a")
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(peers.stand_elected, partial(leases_of, "a", "c"), inherited=False, alone=alone)
+        )
+        await trio.sleep(30)
+        assert (len(nursery.child_tasks) == 0) is alone
+        await elder.close()
+    assert alone or trio.current_time() - began < 35
+
+
+async def test_the_elected_one_gives_way_to_a_candidate_that_has_decided(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """One without a lease that is about to work, and cannot be found yet; and the other way round."""
+    await Peers(fake_bus, "scheduler", "b").stand_by()
+    peers = Peers(fake_bus, "scheduler", "a")
+    with trio.move_on_after(60) as waiting:
+        await peers.stand_elected(partial(leases_of, "a"), inherited=False, alone=False)
+    assert waiting.cancelled_caught
+
+
+async def test_behind_one_that_inherited_the_lease_a_candidate_stands_by(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """It begins at once, and says from then on that it has decided."""
+    began = trio.current_time()
+    await Peers(fake_bus, "scheduler", "z").stand_elected(leases_of, inherited=True, alone=False)
+    assert trio.current_time() - began < 0.1
+    with trio.move_on_after(60) as waiting:
+        await Peers(fake_bus, "scheduler", "a").stand_by()
+    assert waiting.cancelled_caught
+
+
+async def test_a_scheduler_is_absent_if_nobody_hears_the_question(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """One that hangs is there; somebody who hears everything is none."""
+    peers = Peers(fake_bus, "scheduler", "a")
+    assert await peers.is_absent()
+    await fake_bus.subscribe(">", lambda _: None)
+    assert not await peers.is_absent(), "it cannot be told who listens"
+    await tell_subscribers(fake_bus, ">")
+    assert await peers.is_absent()
+
+
+async def test_one_that_hangs_is_not_absent(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
+    """It hears the question, and does not answer."""
+    await fake_bus.subscribe("$SRV.PING.scheduler", lambda _: None)
+    await tell_subscribers(fake_bus, "$SRV.PING.scheduler")
+    assert not await Peers(fake_bus, "scheduler", "a").is_absent()
+
+
 async def test_an_elder_that_goes_is_told_once(autojump_clock: MockClock, fake_bus: FakeBus) -> None:
     """One without a lease keeps its builds while it answers; a few silent rounds, and it has gone."""
     other = Discovery(fake_bus, Identity("scheduler", "b", "1.0"), [])
