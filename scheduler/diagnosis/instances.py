@@ -7,7 +7,7 @@ from typing import Final
 from scheduler.diagnosis import Diagnosis
 from scheduler.errors import BusError, StreamNotFound
 from scheduler.fleet.bucket import ELECTION, STREAM, LeaseBucket
-from scheduler.fleet.election import KEY
+from scheduler.fleet.contested import KEY
 from scheduler.fleet.lease import LEASE, Found, Standing, read_lease
 from scheduler.jetstream.api import JetStream
 from scheduler.text import count, listed, printable, seconds

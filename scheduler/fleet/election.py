@@ -15,57 +15,41 @@ from typing import Any, Final
 
 import trio
 
-from scheduler.bus import Message
-from scheduler.definition.subjects import may_be_answered
-from scheduler.errors import BusError, NotPermitted, StreamNotFound
-from scheduler.fleet.absences import INSTANCE
-from scheduler.fleet.bucket import ELECTION, LeaseBucket
+from scheduler.errors import BusError, NotPermitted
+from scheduler.fleet.contested import KEY, ContestedLease
 from scheduler.fleet.fleet import NEWS
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
 from scheduler.fleet.lease import (
     LEASE,
     PERIOD,
-    Found,
-    Judge,
     Lease,
     Load,
     Member,
     Standing,
     document,
-    encode_lease,
-    read_lease,
 )
+from scheduler.fleet.roll import Roll
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
 log = Logger()
 
-KEY: Final = "active"
-"""Key of the lease: one for all, so that there is one holder whatever anybody believes."""
 STANDING_BY: Final = "standing by: another scheduler has the lease"
 ELECTED: Final = "elected: this scheduler has the lease"
 SUPERSEDED: Final = (
     "{whose} was elected, as the lease of {name} had run out: this process sends and reports nothing more;"
     " started again, it stands by"
 )
-ROLL: Final = f"{INSTANCE}ernest.standby"
-"""Subject on which those that stand by say that they do."""
-_UNREADABLE: Final = Lease("a scheduler of another version", "")
-"""Lease that this version cannot read."""
 _BETWEEN: Final = 0.25
 """Seconds between two questions for a holder that may have gone."""
 _TIMES: Final = 2
 """Times in a row that the holder was not there after which it has gone."""
-_READY: Final = 10.0
+_READY: Final = 5.0
 """Seconds for JetStream to become ready, at the start."""
 _AGAIN: Final = 0.5
 _OFFER: Final = 1.0
 """Seconds for another scheduler to take a lease that is given up."""
 _SOON: Final = 0.1
-_ANSWERS: Final = 0.3
-"""Seconds for those that stand by to answer."""
-_MOST: Final = 100
-"""Most of them that are listed."""
 
 
 class Election:
@@ -103,10 +87,10 @@ class Election:
         self.instance = instance
         self.name = name or instance
         self._bus = js.bus
-        self._bucket = LeaseBucket(js, ELECTION)
-        self._replicas = replicas
+        self._lease = ContestedLease(js, instance, replicas)
+        self._roll = Roll(js.bus, self._standing_by)
         self.keeper = LeaseKeeper(
-            self._bucket,
+            self._lease.bucket,
             instance=instance,
             name=self.name,
             version=version,
@@ -125,17 +109,9 @@ class Election:
         """Whether it was taken from one that gave it up before our eyes, so that it was never without."""
         self.alone = False
         """Whether it was taken because no scheduler was there any more."""
-        self._judge = Judge()
-        self._revision = 0
-        """Revision of the lease at the last look; 0: there is none."""
         self._absent = 0
         """Times in a row that the holder was not there."""
-        self._seen = {instance}
-        self._seen_live = ""
-        """Process that was seen to have the lease, and to renew it."""
         self._news = trio.Event()
-        self._trouble = False
-        """Whether the lease could not be read at the last look, and that was said."""
         self._offered = False
         self._superseded = trio.Event()
 
@@ -147,12 +123,12 @@ class Election:
     @property
     def seen(self) -> frozenset[str]:
         """Ids of the processes that had the lease as far as this one saw, and its own."""
-        return frozenset(self._seen)
+        return frozenset(self._lease.seen)
 
     @property
     def holder(self) -> Member | None:
         """Holder of the lease at the last look; None where there was none."""
-        return next(iter(self._judge.members()), None)
+        return self._lease.holder
 
     async def open(self) -> str:
         """Find the lease, or make its bucket; returns why that is not possible, empty where it is.
@@ -164,9 +140,9 @@ class Election:
         with trio.move_on_after(_READY):
             while True:
                 try:
-                    await self._read()
+                    await self._lease.read()
                     await self._bus.subscribe(NEWS, lambda _: self._news.set())
-                    await self._bus.subscribe(ROLL, self._answer)
+                    await self._roll.open()
                 except BusError as error:
                     reason = str(error)
                     if isinstance(error, NotPermitted) or isinstance(error.__cause__, NotPermitted):
@@ -182,34 +158,13 @@ class Election:
         Raises:
             BusError: the bus cannot be used.
         """
-        found: dict[str, Lease] = {}
-
-        def take(message: Message) -> None:
-            lease = read_lease(message.data)
-            if lease is not None and lease.standing is Standing.STANDBY and len(found) < _MOST:
-                found[lease.instance] = lease
-
-        inbox = self._bus.new_inbox()
-        subscription = await self._bus.subscribe(inbox, take)
-        try:
-            self._bus.publish(ROLL, b"", reply=inbox)
-            await trio.sleep(_ANSWERS)
-        finally:
-            with trio.move_on_after(_ANSWERS, shield=True):
-                await subscription.unsubscribe()
+        waiting = await self._roll.call()
         holder = self.holder
         shown = [] if holder is None else [document(holder, holds=self.fresh)]
-        waiting = sorted(found.values(), key=lambda lease: lease.name)
         return [*shown, *({**document(Member(lease, 0, 0.0)), "age": None} for lease in waiting)]
 
-    def _answer(self, message: Message) -> None:
-        """Answer who asks for those that stand by."""
-        if self.elected or not may_be_answered(message.reply):
-            return
-        try:
-            self._bus.publish(message.reply, encode_lease(self.keeper.current(Standing.STANDBY)))
-        except BusError as error:
-            log.info("another scheduler was not answered", reason=str(error))
+    def _standing_by(self) -> Lease | None:
+        return None if self.elected else self.keeper.current(Standing.STANDBY)
 
     # ---- as a candidate
 
@@ -243,18 +198,18 @@ class Election:
             await self.await_vacancy(is_absent)
             before = self.holder
             try:
-                if await self.keeper.take_over(self._revision):
+                if await self.keeper.take_over(self._lease.revision):
                     break
             except BusError as error:
                 if isinstance(error.__cause__, NotPermitted):
                     raise error.__cause__ from None
-                self._complain("the lease cannot be taken now", error)
+                self._lease.complain("the lease cannot be taken now", error)
                 await trio.sleep(_AGAIN)
         self.elected = True
         self.inherited = (
             before is not None
             and before.lease.standing is Standing.GONE
-            and before.lease.instance == self._seen_live
+            and before.lease.instance == self._lease.renewer
         )
         self.alone = self._absent > 0
         whose = "" if before is None else before.lease.name
@@ -262,10 +217,11 @@ class Election:
         self._spread()
 
     async def _is_vacant(self, is_absent: Callable[[], Awaitable[bool]]) -> bool:
-        if not await self._look():
+        if not await self._lease.look():
             return False
         holder = self.holder
         if holder is None or not holder.live or holder.lease.instance == self.instance:
+            self._absent = 0
             return True
         # In a cluster its server may be cut off from ours; but one of our name is an earlier process of ours.
         namesake = holder.lease.name == self.name
@@ -287,7 +243,7 @@ class Election:
                 with trio.move_on_after(PERIOD):
                     await self._news.wait()
                 self._news = trio.Event()
-                await self._look()
+                await self._lease.look()
 
     async def _keep(self) -> None:
         try:
@@ -310,7 +266,7 @@ class Election:
                 with trio.move_on_after(_SOON):
                     await self._news.wait()
                 self._news = trio.Event()
-                await self._look()
+                await self._lease.look()
             return True
         if self._superseded.is_set():
             return True
@@ -347,51 +303,6 @@ class Election:
             self._superseded.set()
             return
         self._spread()
-
-    # ---- the lease
-
-    async def _look(self) -> bool:
-        """Look at the lease once; returns whether it could be read."""
-        began = trio.current_time()
-        try:
-            found = await self._read()
-        except BusError as error:
-            self._judge.miss()
-            self._complain("the lease cannot be read now", error)
-            return False
-        self._trouble = False
-        before = self.holder
-        self._judge.look(began, {} if found is None else {KEY: found})
-        holder = self.holder
-        if holder is not None:
-            self._seen.add(holder.lease.instance)
-            same = before is not None and before.lease.instance == holder.lease.instance
-            if not same:
-                self._absent = 0
-            elif before is not None and before.revision != holder.revision and holder.live:
-                self._seen_live = holder.lease.instance
-        return True
-
-    async def _read(self) -> Found | None:
-        """Read the lease; where its bucket is missing, make it.
-
-        Raises:
-            BusError: it cannot be read, or the bucket cannot be made.
-        """
-        try:
-            stored = await self._bucket.last(KEY)
-        except StreamNotFound:
-            await self._bucket.make(self._replicas)
-            stored = None
-        self._revision = 0 if stored is None else stored.sequence
-        if stored is None:
-            return None
-        return Found(read_lease(stored.data) or _UNREADABLE, stored.sequence, stored.time / 1e9)
-
-    def _complain(self, text: str, error: BusError) -> None:
-        if not self._trouble:
-            log.warning(text, reason=str(error))
-        self._trouble = True
 
     def _spread(self) -> None:
         """Tell the others to look at the lease now."""

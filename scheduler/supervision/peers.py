@@ -13,6 +13,8 @@ written to the logs meanwhile.
 
 A partition can make two of them work at the same time. Where the store has compare-and-set that does no harm,
 as each build is owned by one of them; but when one of the two goes, the other has to take up its builds.
+
+One file on purpose: whoever stands by, behind whom, rests on the same few questions and answers.
 """
 
 from collections.abc import Awaitable, Callable

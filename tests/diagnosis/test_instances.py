@@ -10,7 +10,7 @@ from support.fake_jetstream import plug_into
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.instances import at_work, check_election, check_instances, judge
 from scheduler.fleet.bucket import ELECTION, LeaseBucket
-from scheduler.fleet.election import KEY
+from scheduler.fleet.contested import KEY
 from scheduler.fleet.lease import Found, Lease, Standing
 from scheduler.jetstream.api import JetStream
 

@@ -15,7 +15,8 @@ from trio.testing import MockClock
 
 from scheduler.errors import NotPermitted
 from scheduler.fleet.bucket import STREAM, LeaseBucket
-from scheduler.fleet.election import KEY, Election
+from scheduler.fleet.contested import KEY
+from scheduler.fleet.election import Election
 from scheduler.fleet.keeper import LAPSED, Superseded
 from scheduler.fleet.lease import LEASE, PERIOD, RENEW_WITHIN, Standing
 from scheduler.jetstream.api import JetStream
