@@ -6,7 +6,8 @@ belongs to a process that has gone. Taking and renewing are compare-and-set on i
 goes through proves that nobody else had the lease since the one before.
 
 There is no log here that would fence the holder. So the lease is all: one that could not renew it in time
-sends nothing until it could, and one that finds another holder ends.
+sends nothing until it could, and one that finds another holder ends. A holder that is not connected to a
+single server is not waited for: so what waits for a connection leaves only after a renewal there.
 """
 
 import time
@@ -65,7 +66,8 @@ class Election:
         load: returns what this process works at.
         limits: rules of ``--limits``, normalised.
         replicas: number of servers that keep the bucket, where it is made.
-        on_lapse: callback for when the lease was not renewed in time: nothing more may be sent.
+        on_lapse: callback for when nothing may be sent: the lease was not renewed in time, or not yet since
+            there is a new connection.
         on_regain: callback for when this process may send: it was elected, or has its lease again.
         wall_clock: function that returns seconds since 1970.
     """
@@ -99,6 +101,7 @@ class Election:
             on_lapse=on_lapse,
             on_regain=on_regain,
             key=KEY,
+            connection=lambda: js.bus.generation,
             superseded=SUPERSEDED,
             wall_clock=wall_clock,
         )

@@ -17,6 +17,7 @@ log = Logger()
 _AGAIN: Final = 0.5
 """Seconds between the beginnings of two renewals where the first one failed."""
 LAPSED: Final = "the lease of this instance ran out: nothing is sent until it is renewed"
+UNPROVED: Final = "there is a new connection: nothing is sent until the lease is renewed"
 SAME_NAME: Final = "{whose} uses --instance {name}, too: give each process its own"
 RENEWED: Final = "the lease of this instance is renewed"
 
@@ -38,6 +39,8 @@ class LeaseKeeper:
         on_lapse: callback for when the lease was not renewed in time: nothing more may be sent.
         on_regain: callback for when requests may be sent: with the first renewal, and after each lapse.
         key: key of the lease; that of the name where it is empty.
+        connection: returns the number of the present connection, where a renewal counts for the connection
+            that it began on alone: another process may have the lease of one that was not connected.
         superseded: what it means that another process has the lease, with places for ``whose`` and ``name``.
         wall_clock: function that returns seconds since 1970.
     """
@@ -54,6 +57,7 @@ class LeaseKeeper:
         on_lapse: Callable[[], None] = lambda: None,
         on_regain: Callable[[], None] = lambda: None,
         key: str = "",
+        connection: Callable[[], int] = lambda: 0,
         superseded: str = SAME_NAME,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,6 +73,11 @@ class LeaseKeeper:
         self._on_lapse = on_lapse
         self._on_regain = on_regain
         self._superseded = superseded
+        self._connection = connection
+        self._written = -1
+        """Connection on which the last write that went through began."""
+        self._proved = -1
+        """Connection on which the last renewal began."""
         self.wall_clock = wall_clock
         """Function that returns seconds since 1970."""
         self.count = 0
@@ -87,7 +96,7 @@ class LeaseKeeper:
     @property
     def fresh(self) -> bool:
         """Whether this process may send requests: its last renewal is not too old."""
-        return self.tenure.holds(trio.current_time())
+        return self.tenure.holds(trio.current_time()) and self._proved == self._connection()
 
     def check(self) -> bool:
         """Return whether requests may be sent; if that has just ended, say so first. Synchronous."""
@@ -95,8 +104,11 @@ class LeaseKeeper:
             return True
         if not self._lapsed and self.standing is not Standing.GONE:
             self._lapsed = True
-            self.tenure.lapses += 1
-            log.error(LAPSED)
+            if self.tenure.holds(trio.current_time()):
+                log.info(UNPROVED)
+            else:
+                self.tenure.lapses += 1
+                log.error(LAPSED)
             self._on_lapse()
         return False
 
@@ -197,6 +209,7 @@ class LeaseKeeper:
         # What is overdue is said first: a process that stood still must not renew over it unseen.
         self.check()
         self.tenure.renew(began)
+        self._proved = self._written
         if self._lapsed and self.fresh:
             self._lapsed = False
             if self.tenure.lapses:
@@ -221,9 +234,10 @@ class LeaseKeeper:
         )
 
     async def _write(self) -> None:
-        lease = self.current(self.standing)
+        lease, connection = self.current(self.standing), self._connection()
         self._revision = await self._bucket.write(self.key, lease, expected=self._revision)
         self.count += 1
+        self._written = connection
 
     async def _read_back(self) -> None:
         """Find out why a renewal was refused. The next one tries again.

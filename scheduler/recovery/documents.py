@@ -124,7 +124,8 @@ class Documents(Persistence):
         """Let nothing leave any more but what the lease needs. Synchronous."""
         self.on_lapse()
         self._bus.withhold(_stays)
-        self._bus.drop_buffered("the lease of this scheduler ran out")
+        if not self._election.keeper.tenure.holds(trio.current_time()):
+            self._bus.drop_buffered("the lease of this scheduler ran out")
 
     # ---- who works
 

@@ -168,6 +168,24 @@ async def test_what_cannot_be_read_does_not_count(
     assert one.told == ["may send", "lapsed", "may send"]
 
 
+async def test_after_a_new_connection_it_sends_nothing_before_it_has_renewed_its_lease_there(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """However short the outage was: one that is not connected may have been followed."""
+    one = Candidate(fake_bus, "p-1")
+    async with one.running() as first:
+        await until(lambda: first.elected)
+        await trio.sleep(10)
+        fake_bus.disconnect()
+        await trio.sleep(0.1)
+        fake_bus.reconnect()
+        assert not first.keeper.check()
+        assert one.told == ["may send", "lapsed"]
+        await until(lambda: first.fresh, 3)
+        assert one.told == ["may send", "lapsed", "may send"]
+        assert first.keeper.tenure.lapses == 0
+
+
 async def test_one_that_finds_another_holder_ends(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:
