@@ -64,6 +64,7 @@ def check_finished(ernest: Ernest, document: JSON) -> None:
     ernest.check_one_report(document)
 
 
+@pytest.mark.long
 def test_after_a_kill_the_other_one_finishes_the_build(ernest: Ernest) -> None:
     """Within 20 s it works."""
     first, second = pair(ernest)
