@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 from attrs import define, field
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.fleet.ledger import ShareLedger
@@ -268,6 +268,7 @@ def test_no_more_requests_are_in_flight_than_the_limit_allows(seed: int) -> None
 
 
 @given(st.integers(0, 2**32))
+@example(265061549)
 @settings(max_examples=50, deadline=None)
 def test_nothing_is_lost_for_good(seed: int) -> None:
     """Once all is quiet, and what the dead had was taken over, those that want it have the whole limit."""
@@ -308,8 +309,11 @@ def test_nothing_is_lost_for_good(seed: int) -> None:
                     one.stake.stored(world.revision)
             most = max(most, sum(one.stake.capacity(VPC) for one in running))
             served |= {one.name for one in running if one.stake.capacity(VPC)}
-    assert most == LIMIT
+    # Where more want a unit than there are, one or the other is always on its way to the next.
+    assert most == LIMIT or len(running) > LIMIT
     assert served == {one.name for one in running}
+    assert world.ledger.holders.keys() == served, "units are kept for one that is dead"
+    assert not any(holder.over for holder in world.ledger.holders.values()), "units are kept for no request"
 
 
 @given(st.integers(0, 2**32))
