@@ -81,6 +81,8 @@ class Sharing:
         self._last_read = self._next_write = float("-inf")
         self._old_reads = 0
         self._left = False
+        self._kept = False
+        """Whether the document is to say no more of this instance than it does."""
         self._stale = True
         """Whether the document is to be read before anything else."""
         self._unreadable = False
@@ -176,6 +178,14 @@ class Sharing:
                 )
                 await self._try_step()
 
+    def keep(self) -> None:
+        """Give nothing up from now on, whatever becomes free here. Synchronous.
+
+        To be called before builds are left to others: their slots are given back then, and their requests
+        are in flight as before.
+        """
+        self._kept = True
+
     async def leave(self, *, idle: bool) -> None:
         """Let nothing more begin, and free what this instance holds; the caller sets the deadline.
 
@@ -225,12 +235,15 @@ class Sharing:
 
     async def _step(self) -> None:
         """Look at the document where that is due, and write what is to be changed."""
-        if not self._fleet.fresh or self._left:
+        if not self._fleet.fresh:
             return
         for _ in range(_TRIES):
             if self._stale or trio.current_time() >= self._last_read + PERIOD:
                 await self._read()
                 self._reclaimed = await self._reclaimer.look(self._stake.ledger)
+            # Not before: what is free here may have changed its meaning while that was read.
+            if self._left or self._kept:
+                return
             draft = self._plan()
             if draft is None or (trio.current_time() < self._next_write and not self._is_urgent):
                 return

@@ -140,9 +140,10 @@ class Durable(Persistence):
         """Implement `Persistence.drain`: hands everything over where another instance is there to take it."""
         if any(one.lease.standing is Standing.ACTIVE for one in self.fleet.others()):
             self._idle = not load_of(self.roster).in_flight
+            self.sharing.keep()
             await hand_over(self.roster, self._store)
         else:
-            self._idle = await drain(self.roster, self._store, grace)
+            self._idle = await drain(self.roster, self._store, grace, self.sharing.keep)
 
     def note_orphan(self, owner: str) -> None:
         """Implement `Persistence.note_orphan`: what a live instance has is no orphan."""

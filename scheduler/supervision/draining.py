@@ -1,5 +1,7 @@
 """Drains the builds of a process at its end: awaits what is in flight, within the grace."""
 
+from collections.abc import Callable
+
 import structlog
 import trio
 
@@ -18,8 +20,16 @@ async def hand_over(roster: Roster, store: Store) -> None:
     await _leave_all(roster, store)
 
 
-async def drain(roster: Roster, store: Store, grace: float) -> bool:
+async def drain(
+    roster: Roster, store: Store, grace: float, on_leaving: Callable[[], None] = lambda: None
+) -> bool:
     """Await, after `Roster.send_nothing`, what is in flight for ``grace`` seconds, then stop waiting.
+
+    Args:
+        roster: the builds.
+        store: their store.
+        grace: seconds.
+        on_leaving: callback for when builds are about to be left with requests in flight.
 
     Returns:
         Whether all of it has ended.
@@ -28,6 +38,7 @@ async def drain(roster: Roster, store: Store, grace: float) -> bool:
         await roster.until_idle()
         return True
     _log.warning("the grace has ended", builds=len(roster), seconds=grace)
+    on_leaving()
     await _leave_all(roster, store)
     return False
 

@@ -15,6 +15,8 @@ from scheduler.definition.rules import parse_limits
 from scheduler.dispatch.slots import Slots
 from scheduler.fleet.bucket import LIMITS
 from scheduler.fleet.fleet import Fleet
+from scheduler.fleet.ledger import ShareLedger
+from scheduler.fleet.reclaiming import Reclaimed, Reclaimer
 from scheduler.fleet.sharing import Sharing
 from scheduler.jetstream.api import JetStream
 
@@ -197,6 +199,51 @@ async def test_one_that_leaves_requests_in_flight_leaves_them_reserved(
         assert one.slots.taken == 0
         one.owning = set()
         await until(lambda: one.slots.taken == 4)
+
+
+async def test_builds_that_are_left_give_nothing_up(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Their slots are given back, and their requests are in flight, until another one has the builds."""
+    async with Instance(fake_bus, "a").running() as one, Instance(fake_bus, "b").running() as two:
+        await trio.sleep(5)
+        two.begin(4)
+        await until(lambda: two.slots.taken == 4)
+        one.owning = {"b"}
+        two.sharing.keep()
+        two.end(4)
+        one.begin()
+        await trio.sleep(60)
+        await two.sharing.leave(idle=False)
+        await two.fleet.leave()
+        await trio.sleep(60)
+        assert one.slots.taken == 0
+
+
+async def test_builds_that_are_left_while_the_document_is_read_give_nothing_up(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What becomes free in the middle of a step is not in what it writes."""
+    look = Reclaimer.look
+    async with Instance(fake_bus, "a").running() as one, Instance(fake_bus, "b").running() as two:
+        await trio.sleep(5)
+        two.begin(4)
+        await until(lambda: two.slots.taken == 4)
+        one.owning = {"b"}
+        looked = trio.Event()
+
+        async def look_and_leave(reclaimer: Reclaimer, ledger: ShareLedger) -> Reclaimed:
+            if reclaimer is two.sharing._reclaimer and not looked.is_set():
+                two.sharing.keep()
+                two.end(4)
+                looked.set()
+            return await look(reclaimer, ledger)
+
+        monkeypatch.setattr(Reclaimer, "look", look_and_leave)
+        one.begin()
+        await looked.wait()
+        await trio.sleep(60)
+        assert one.slots.taken == 0
 
 
 async def test_one_that_has_nothing_in_flight_leaves_nothing_reserved(
