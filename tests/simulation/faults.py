@@ -218,6 +218,16 @@ class Faults:
             self._world.cut_off_from(victim.listener, servers, until)
         await trio.sleep(until)
 
+    async def _pulled_out(self, fault: Fault, until: float) -> None:
+        """A process has no connection, as the broker knows, too."""
+        victim = self._victim(fault.number)
+        if victim is not None:
+            servers = frozenset(range(self._world.broker.size))
+            for bus in (victim.bus, victim.listener):
+                self._world.cut_off_from(bus, servers, until)
+                self._world.hang_up(bus)
+        await trio.sleep(until)
+
     async def _server_apart(self, fault: Fault, until: float) -> None:
         """A server and the others do not hear each other; who is connected to it stays so."""
         broker = self._world.broker

@@ -16,7 +16,7 @@ from scheduler.fleet.keeper import LeaseKeeper
 from scheduler.fleet.lease import Judge, Lease, Member
 from scheduler.jetstream.answers import Ack
 from scheduler.jetstream.api import JetStream
-from scheduler.recovery.durable import Durable
+from scheduler.recovery.durable import Durable, _Tenure
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision.peers import Peers
 
@@ -77,6 +77,15 @@ def _requests_that_are_not_held_back() -> list[Patch]:
             sending.held = held
 
     return [(Sending, "_publish", hasty)]
+
+
+def _held_requests_without_a_record() -> list[Patch]:
+    """What was held back leaves once the lease is renewed; nothing shows that the build is still its own."""
+
+    async def sure(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    return [(_Tenure, "confirm", sure)]
 
 
 def _live_leases_ignored() -> list[Patch]:
@@ -168,6 +177,7 @@ FLEET_MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _renewals_that_count_from_their_answers,
     _a_lapse_that_withdraws_nothing,
     _requests_that_are_not_held_back,
+    _held_requests_without_a_record,
     _live_leases_ignored,
     _owners_of_some_time_ago,
     _time_without_sight_that_counts,

@@ -1,4 +1,4 @@
-"""Judges orderly stops: where another instance is at work, it has the builds soon.
+"""Judges orderly stops: where another instance is at work, it has the builds soon, and none is refused.
 
 It judges scenarios in which instances are stopped in order, and nothing else goes wrong.
 """
@@ -47,6 +47,11 @@ class HandingOver:
         for name, build in self.builds.items():
             if build.owner == who and build.history.accepted is not None and not build.is_reported:
                 self._waiting[name, who] = now
+
+    def refused(self, name: str, now: float) -> None:
+        """A client is told that the instance which got its build takes none any more."""
+        if self._applies and (others := [who for who in self.interruptions if self._is_at_work(who, now)]):
+            self.wrong(f"handing over: {name} is refused for a stop, and {others[0]} is at work")
 
     def look(self, now: float) -> None:
         """See what is overdue."""

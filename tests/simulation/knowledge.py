@@ -115,6 +115,10 @@ class Build:
     """Commands of operators by the log: time, command and component."""
     asked: dict[str, int] = field(factory=dict)
     """Of each process: the number of the record that it wanted to append last."""
+    left: dict[str, float] = field(factory=dict)
+    """When each record left first, by its id; from then on its process holds it for true."""
+    asked_at: float = 0.0
+    """That time of the last record."""
     fenced: set[str] = field(factory=set)
     runs: dict[int, Run] = field(factory=dict)
     epoch: int = 0

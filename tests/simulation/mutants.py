@@ -68,6 +68,8 @@ from scheduler.walk.lineup import Lineup
 from scheduler.walk.starts import Starts
 from scheduler.walk.tasks import Tasks
 from simulation.fleet_mutants import FLEET_MAKERS, Patch
+from simulation.passing_mutants import PASSING_MAKERS
+from simulation.share_mutants import SHARE_MAKERS
 
 
 def _no_write_ahead() -> list[Patch]:
@@ -817,7 +819,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _gates_bounded_like_attempts,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
-    maker.__name__.strip("_").replace("_", " "): maker for maker in (*_MAKERS, *FLEET_MAKERS)
+    maker.__name__.strip("_").replace("_", " "): maker for maker in (*_MAKERS, *FLEET_MAKERS, *SHARE_MAKERS, *PASSING_MAKERS)
 }
 
 

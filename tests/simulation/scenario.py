@@ -9,6 +9,7 @@ from simulation.aims import aims, burden, cancelled, paused, widen
 from simulation.clocks import Disorder, disorder
 from simulation.cluster import HARMLESS, Cluster, cluster
 from simulation.connectors import PROVIDERS, TYPES, Manners
+from simulation.crowding import crowd
 from simulation.gates import put_gates
 from simulation.instances import Instances, instances
 from simulation.labour import laborious
@@ -115,6 +116,35 @@ class Scenario:
 
 def imagine(seed: int) -> Scenario:
     """The scenario of a seed."""
+    return _crowded(_imagine(seed))
+
+
+def _crowded(scenario: Scenario) -> Scenario:
+    """Return the scenario, or the crowd that there is instead with its seed."""
+    many = crowd(scenario.seed)
+    if many is None:
+        return scenario
+    troubles = many.instances.troubles
+    return evolve(
+        scenario,
+        builds=many.builds,
+        submissions=tuple(Submission(at, build) for build, at in enumerate(many.times)),
+        faults=tuple(Fault(one.at, one.kind, one.seconds, one.number, one.moment) for one in troubles),
+        heals_at=max(*many.times, many.instances.until + 1.0),
+        attempt_timeout=40.0,
+        start_timeout=10.0,
+        resend="unsent",
+        grace=many.grace,
+        manners=many.manners,
+        clocks=Disorder(),
+        cluster=Cluster(many.servers),
+        instances=many.instances,
+        operating=Operating(many.rules),
+        pulse=Pulse(),
+    )
+
+
+def _imagine(seed: int) -> Scenario:
     rng = random.Random(f"scenario {seed}")
     number = rng.choice((1, 1, 2, 3))
     builds = tuple(_build(rng, f"b{position}") for position in range(number))

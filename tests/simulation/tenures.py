@@ -48,6 +48,11 @@ class _Sight:
     unchanged: float = 0.0
     """Seconds."""
 
+    def note(self, now: float) -> None:
+        """It is still like this."""
+        self.unchanged += min(now - self.at, _STEP * _FASTEST)
+        self.at = now
+
 
 @define
 class _Stored:
@@ -75,6 +80,8 @@ class Tenures:
     """Time until which each process may send."""
     _gone: set[str] = field(factory=set)
     _sights: dict[tuple[str, str], _Sight] = field(factory=dict)
+    _removed: set[str] = field(factory=set)
+    """Keys that have gone with their bucket, and were not written again."""
 
     def left(self, who: str, renewed: float, now: float) -> None:
         """A process writes its lease."""
@@ -84,7 +91,9 @@ class Tenures:
         """A lease is stored."""
         who = instance.rpartition("-")[0]
         before = self._stored.get(key)
-        if before is not None and before.who != who and who in self._keys:
+        removed = key in self._removed
+        self._removed.discard(key)
+        if before is not None and before.who != who and who in self._keys and not removed:
             self.wrong(f"lease: {who} writes the lease of {key} again, and {before.who} has it")
         self._stored[key] = _Stored(who, standing)
         self._keys[who] = key
@@ -96,12 +105,19 @@ class Tenures:
     def seen(self, who: str, lease: tuple[str, int], now: float) -> None:
         """A process has read a lease: its key, and its sequence there."""
         key, sequence = lease
+        for other in self._removed:
+            if (gone := self._sights.get((who, other))) is not None:
+                # A lease that is not there is as one that is not renewed.
+                gone.note(now)
         sight = self._sights.get((who, key))
         if sight is None or sight.sequence != sequence:
             self._sights[who, key] = _Sight(sequence, now)
         else:
-            sight.unchanged += min(now - sight.at, _STEP * _FASTEST)
-            sight.at = now
+            sight.note(now)
+
+    def removed(self) -> None:
+        """Note that the bucket was removed, with all leases."""
+        self._removed.update(self._stored)
 
     def sends(self, who: str, what: str, now: float) -> None:
         """A process sends a request, for which its lease has to be fresh."""

@@ -28,6 +28,7 @@ from simulation.vanishing import VANISHING
 WANTED = (
     *sorted({*FAULTS, *KINDS, "clock", "server", "server apart"}),
     *VANISHING,
+    *("pulled out", "taking over"),
     *("server gone", "progress left", "reply arrived"),
     *("log purged", "stream removed", "log removed", "log restored"),
     *("beat arrived", "back arrived", "connector lost", "tried again as a connector was lost"),

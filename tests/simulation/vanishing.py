@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from attrs import frozen
 
+from scheduler.fleet.bucket import STREAM
 from scheduler.jetstream.streams import LOG, OBJECTS, REPLIES, REPORTS
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _SHARE = 0.25
 """Of the scenarios, so many have something vanish."""
+_LEASES = 0.06
+"""Of the scenarios, in so many it is the bucket of the leases and limits."""
 
 
 @frozen
@@ -35,7 +38,10 @@ def vanish(seed: int, heals_at: float) -> Iterator[Vanishing]:
     if rng.random() < _SHARE:
         for _ in range(rng.choice((1, 1, 2))):
             at = min(heals_at, rng.uniform(0.5, 8.0))
-            yield Vanishing(at, rng.choice(tuple(VANISHING)), rng.uniform(0.5, 12.0), rng.randrange(1000))
+            yield Vanishing(at, rng.choice(_OF_BUILDS), rng.uniform(0.5, 12.0), rng.randrange(1000))
+    rng = random.Random(f"leases vanishing {seed}")
+    if rng.random() < _LEASES:
+        yield Vanishing(min(heals_at, rng.uniform(0.5, 12.0)), "leases removed", 0.0, 0)
 
 
 async def _reports_removed(driver: "Driver", _: Any, __: float) -> None:
@@ -54,6 +60,11 @@ async def _replies_removed(driver: "Driver", _: Any, __: float) -> None:
 async def _objects_removed(driver: "Driver", _: Any, __: float) -> None:
     """The object store is removed: nothing of these small builds is in it."""
     await _removed(driver, OBJECTS)
+
+
+async def _leases_removed(driver: "Driver", _: Any, __: float) -> None:
+    """The bucket of the leases and of the limits is removed: it is made again, and all stays as it was."""
+    await _removed(driver, STREAM)
 
 
 async def _removed(driver: "Driver", stream: str) -> None:
@@ -109,4 +120,7 @@ VANISHING: Mapping[str, Callable[["Driver", Any, float], Awaitable[None]]] = {
     "objects removed": _objects_removed,
     "log missing": _log_missing,
     "log purged": _log_purged,
+    "leases removed": _leases_removed,
 }
+_OF_BUILDS = ("reports removed", "replies removed", "objects removed", "log missing", "log purged")
+"""What holds builds, and what is said of them."""

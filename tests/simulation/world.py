@@ -380,8 +380,11 @@ class World:
             self.trace.add(f"request {kind}", who, body["service"], body["_component_id"], sent)
         elif subject.startswith("scheduler.log.") and kind != "unheard":
             record = (message.headers or {}).get("Scheduler-Record", "")
-            takes_up = b'"event":"loading"' in message.data or b'"event":"retried"' in message.data
+            loads = b'"event":"loading"' in message.data
+            takes_up = loads or b'"event":"retried"' in message.data
             self.trace.add(f"append {kind}", who, subject[len("scheduler.log.") :], detail=(record, takes_up))
+            if loads and kind == "arrived":
+                self.trace.add("taking over", who, subject[len("scheduler.log.") :])
         elif subject.startswith("scheduler.event.") and kind == "left":
             told = json.loads(message.data)
             self.trace.add("progress left", who, told["build"], detail=json.dumps(told["events"]))
