@@ -23,7 +23,16 @@ _LEASE = 15.0
 _MUCH = 20
 """Components beside which an instance leaves what comes to the others."""
 _KINDS = (
-    *("pause", "pause before sending", "pause before sending", "partition", "pulled out", "crash", "crash of two", "stop"),
+    *(
+        "pause",
+        "pause before sending",
+        "pause before sending",
+        "partition",
+        "pulled out",
+        "crash",
+        "crash of two",
+        "stop",
+    ),
     *("leases leaderless", "leases removed", ""),
 )
 
@@ -53,7 +62,9 @@ def crowd(seed: int) -> Crowd | None:
     servers = rng.choice((1, 1, 3))
     rolling = rng.random() < 0.25
     first = _SETTLED + rng.uniform(0.0, 0.5)
-    troubles = [Trouble(first + 3.0, "rolling", rng.uniform(4.1, 4.5), 0)] if rolling else _trouble(rng, first)
+    troubles = (
+        [Trouble(first + 3.0, "rolling", rng.uniform(4.1, 4.5), 0)] if rolling else _trouble(rng, first)
+    )
     until = max((one.at + one.seconds for one in troubles), default=first)
     if rolling:
         # All the while that instances stop and start.

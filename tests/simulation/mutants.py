@@ -819,7 +819,8 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _gates_bounded_like_attempts,
 )
 MUTANTS: Mapping[str, Callable[[], list[Patch]]] = {
-    maker.__name__.strip("_").replace("_", " "): maker for maker in (*_MAKERS, *FLEET_MAKERS, *SHARE_MAKERS, *PASSING_MAKERS)
+    maker.__name__.strip("_").replace("_", " "): maker
+    for maker in (*_MAKERS, *FLEET_MAKERS, *SHARE_MAKERS, *PASSING_MAKERS)
 }
 
 

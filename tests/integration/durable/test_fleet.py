@@ -1,7 +1,9 @@
 """Several schedulers share the builds of one broker: what becomes of them when one goes."""
 
+import json
 import signal
 import time
+from base64 import b64decode
 
 import pytest
 
@@ -10,6 +12,8 @@ from integration.durable.conftest import SceneFactory
 from integration.durable.scene import Scene
 from integration.durable.shapes import line
 from integration.durable.shared import JSON, await_event, held
+from integration.harness import eventually
+from scheduler.fleet.fleet import MADE_AGAIN
 
 pytestmark = pytest.mark.integration
 
@@ -126,6 +130,59 @@ def test_a_limit_holds_over_all_and_is_there_for_the_one_that_is_left(start_scen
     scene.settle()
     scene.check()
     scene.end()
+
+
+def test_the_bucket_of_leases_and_limits_is_removed(start_scene: SceneFactory) -> None:
+    """Builds stay, nothing is sent twice, the limit holds all the while, and both are listed again."""
+    scene = start_scene()
+    names = ("first", "second")
+    env = {"SCHEDULER_LIMITS": "net.create.*=2"}
+    services = [scene.start(env={"SCHEDULER_INSTANCE": name, **env}) for name in names]
+    for service in services:
+        service.await_log("another instance has come")
+    documents = [line(f"kept-{number}", held("net::1", f"go-{number}")) for number in range(8)]
+    scene.submit(*documents)
+    eventually(lambda: in_flight(scene, documents) == 2, what="as many as may be in flight")
+    removed = scene.reader.request("$JS.API.STREAM.DELETE.KV_SCHEDULER", b"")
+    assert removed["success"] is True
+    eventually(lambda: standings(scene) == dict.fromkeys(names, "active"), what="both leases")
+    eventually(lambda: len(holders(scene)) == len(names), what="both in the document of the limits")
+    for count in range(2, len(documents) + 1):
+        assert in_flight(scene, documents) == count
+        waiting = [one["build"] for one in scene.recorder.requests(component="net::1")]
+        scene.recorder.release(waiting[count - 2].replace("kept", "go"))
+        most = min(count + 1, len(documents))
+        eventually(lambda most=most: in_flight(scene, documents) == most, what=f"{most} requests")
+    scene.recorder.release(waiting[-1].replace("kept", "go"))
+    for document in documents:
+        scene.submitter.done(document)
+    scene.settle()
+    scene.check()
+    assert len(scene.recorder.requests()) == len(documents)
+    assert any(one["event"] == MADE_AGAIN for service in services for one in service.log)
+    scene.end()
+
+
+def standings(scene: Scene) -> JSON:
+    """Return what each instance does, as far as the bucket has it; empty while nobody can tell."""
+    answer = scene.reader.request("scheduler.build.instances", {})
+    stored = scene.reader.request(
+        "$JS.API.STREAM.INFO.KV_SCHEDULER", {"subjects_filter": "$KV.SCHEDULER.lease.>"}
+    )
+    leases = stored.get("state", {}).get("subjects", {})
+    return {
+        one["name"]: one["standing"]
+        for one in answer.get("instances", [])
+        if f"$KV.SCHEDULER.lease.{one['name']}" in leases
+    }
+
+
+def holders(scene: Scene) -> JSON:
+    """Return the shares in the document of the limits, by process."""
+    question = {"last_by_subj": "$KV.SCHEDULER.limits"}
+    answer = scene.reader.request("$JS.API.STREAM.MSG.GET.KV_SCHEDULER", question)
+    found: JSON = json.loads(b64decode(answer["message"]["data"]))["holders"] if "message" in answer else {}
+    return found
 
 
 def in_flight(scene: Scene, documents: list[JSON]) -> int:
