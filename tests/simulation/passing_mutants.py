@@ -33,7 +33,8 @@ def _peers_that_are_not_told_of_an_end() -> list[Patch]:
         refusal = None if answer is None else answer.refusal
         if refusal is not None and refusal.code in ELSEWHERE:
             # No code by which it is taken elsewhere; the sender sees the same bytes.
-            assert answer is not None and answer.error is not None
+            assert answer is not None
+            assert answer.error is not None
             answer.error.code = "final"
         return answer
 

@@ -142,7 +142,7 @@ def test_the_bucket_of_leases_and_limits_is_removed(start_scene: SceneFactory) -
         service.await_log("another instance has come")
     documents = [line(f"kept-{number}", held("net::1", f"go-{number}")) for number in range(8)]
     scene.submit(*documents)
-    eventually(lambda: in_flight(scene, documents) == 2, what="as many as may be in flight")
+    await_requests(scene, documents, 2)
     removed = scene.reader.request("$JS.API.STREAM.DELETE.KV_SCHEDULER", b"")
     assert removed["success"] is True
     eventually(lambda: standings(scene) == dict.fromkeys(names, "active"), what="both leases")
@@ -151,8 +151,7 @@ def test_the_bucket_of_leases_and_limits_is_removed(start_scene: SceneFactory) -
         assert in_flight(scene, documents) == count
         waiting = [one["build"] for one in scene.recorder.requests(component="net::1")]
         scene.recorder.release(waiting[count - 2].replace("kept", "go"))
-        most = min(count + 1, len(documents))
-        eventually(lambda most=most: in_flight(scene, documents) == most, what=f"{most} requests")
+        await_requests(scene, documents, min(count + 1, len(documents)))
     scene.recorder.release(waiting[-1].replace("kept", "go"))
     for document in documents:
         scene.submitter.done(document)
@@ -161,6 +160,11 @@ def test_the_bucket_of_leases_and_limits_is_removed(start_scene: SceneFactory) -
     assert len(scene.recorder.requests()) == len(documents)
     assert any(one["event"] == MADE_AGAIN for service in services for one in service.log)
     scene.end()
+
+
+def await_requests(scene: Scene, documents: list[JSON], number: int) -> None:
+    """Wait until so many of the requests that wait for a gate were sent."""
+    eventually(lambda: in_flight(scene, documents) == number, what=f"{number} requests")
 
 
 def standings(scene: Scene) -> JSON:
