@@ -1,7 +1,7 @@
 """Crowds: many builds that want the same few requests of several instances, while something befalls these.
 
-What else there is in a scenario has one limit in a fifth, and rarely more components than that: nobody would
-notice whose it is. It is drawn from separate random numbers.
+In other scenarios there is seldom a limit, and seldom more than one instance that comes up to it: nobody
+would notice if it were passed. It is drawn from separate random numbers.
 """
 
 import random
@@ -14,6 +14,8 @@ from simulation.instances import Instances, Trouble
 
 JSON: TypeAlias = dict[str, Any]
 
+_WORD = "crowd54"
+"""Begins the numbers; one by which the seeds that catch faults are no crowds (`simulation.catching`)."""
 _SHARE = 0.06
 """Of the scenarios, so many are crowds."""
 _SETTLED = 2.5
@@ -23,23 +25,14 @@ _LEASE = 15.0
 _MUCH = 20
 """Components beside which an instance leaves what comes to the others."""
 _KINDS = (
-    *(
-        "pause",
-        "pause before sending",
-        "pause before sending",
-        "partition",
-        "pulled out",
-        "crash",
-        "crash of two",
-        "stop",
-    ),
-    *("leases leaderless", "leases removed", ""),
+    *("pause", "pause before sending", "pause before sending", "partition", "pulled out"),
+    *("crash", "crash of two", "stop", "leases leaderless", "leases removed", ""),
 )
 
 
 @frozen
 class Crowd:
-    """What a scenario is instead of itself; only its clocks and what is drawn later stay."""
+    """A scenario in place of the one that its seed would have; nothing else goes wrong in it."""
 
     builds: tuple[JSON, ...] = field(repr=False)
     times: tuple[float, ...]
@@ -53,7 +46,7 @@ class Crowd:
 
 def crowd(seed: int) -> Crowd | None:
     """Decide it for a seed; None where it is none."""
-    rng = random.Random(f"crowd {seed}")
+    rng = random.Random(f"{_WORD} {seed}")
     if rng.random() > _SHARE:
         return None
     kind = rng.choice(TYPES)
@@ -67,8 +60,7 @@ def crowd(seed: int) -> Crowd | None:
     )
     until = max((one.at + one.seconds for one in troubles), default=first)
     if rolling:
-        # All the while that instances stop and start.
-        # Half of them when the first one stops.
+        # Some just when the first one stops, the others until the last one has.
         times = [first + rng.uniform(2.9, 3.3) for _ in range(6)]
         times += [first + rng.uniform(1.5, 1.5 + 6.0 * number) for _ in range(3 * number)]
     else:
