@@ -1,5 +1,6 @@
 """A client that reads the scheduler's streams, with nats-py's JetStream."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 
 from integration.durable.checker import Logged, Stored
 from integration.harness import Client
@@ -24,6 +25,8 @@ LOG, REPLIES, REPORTS, OBJECTS = (
     "SCHEDULER_REPORTS",
     "SCHEDULER_OBJECTS",
 )
+_LEADERLESS = 50
+"""Times that a consumer may be asked that has no leader."""
 _BATCH = 500
 
 
@@ -78,8 +81,17 @@ class Reader(Client):
         info = await subscription.consumer_info()
         left = info.num_pending or 0
         found: list[InStream] = []
+        leaderless = 0
         while left > 0:
-            batch = await subscription.fetch(min(left, _BATCH), timeout=10)
+            try:
+                batch = await subscription.fetch(min(left, _BATCH), timeout=10)
+            except ServiceUnavailableError:
+                # In a cluster a consumer that was just made has no leader yet.
+                leaderless += 1
+                if leaderless > _LEADERLESS:
+                    raise
+                await asyncio.sleep(0.1)
+                continue
             left -= len(batch)
             found += [_in_stream(message) for message in batch]
         await subscription.unsubscribe()
