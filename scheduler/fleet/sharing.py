@@ -21,10 +21,10 @@ from scheduler.errors import BusError, WrongLastSequence
 from scheduler.fleet.bucket import LeaseBucket, LedgerBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import LEASE, PERIOD
-from scheduler.fleet.ledger import ShareLedger, limits_of
+from scheduler.fleet.ledger import ShareLedger, limits_of, rule_of
 from scheduler.fleet.parts import Parts, Quotas
 from scheduler.fleet.reclaiming import Reclaimed, Reclaimer
-from scheduler.fleet.shares import Situation, Stake
+from scheduler.fleet.shares import Situation, Stake, is_rate
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
@@ -102,6 +102,11 @@ class Sharing:
             or self._stake.ledger.holders
             or any(member.lease.limits for member in self._fleet.members())
         )
+
+    def holds_for(self, subject: str) -> bool:
+        """Return whether requests on a subject count for a limit."""
+        kinds = self._stake.kinds()
+        return any(rule_of(kind, 1).matches(subject) for kind in kinds if not is_rate(kind))
 
     def suspend(self) -> None:
         """Let nothing begin under shared limits until this instance knows anew what it holds. Synchronous.

@@ -32,6 +32,7 @@ from scheduler.runtime.clock import BuildClock
 from scheduler.stores.full_streams import Discards
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision.draining import drain, hand_over
+from scheduler.supervision.giving import Rebalancer
 from scheduler.supervision.peers import Peers
 from scheduler.supervision.reporting import Recorder
 from scheduler.supervision.retention import Retention
@@ -234,9 +235,13 @@ class Durable(Persistence):
             taking_over=self.sharing.taking_over,
             heard=() if store.account_streams is None else store.account_streams.caught.messages,
         )
+        rebalancer = Rebalancer(
+            self.fleet, self._bus, roster, store, limits=self.sharing, on_orphan=self.orphans.note
+        )
         experience = Experience(store, parts.planner.durations)
         async with open_background() as background:
             background.start_soon(restart.run)
+            background.start_soon(rebalancer.run)
             background.start_soon(parts.peers.watch, self._leased, self.orphans.note)
             background.start_soon(Retention(store, self._keep).run)
             background.start_soon(Discards(store.js, store.replies.values, store.wall_clock).run)

@@ -166,13 +166,20 @@ class Restart:
             if not set_aside(build := decode_token(entry.subject.rpartition(".")[2]))
         ]
         # Asked last: who has come and begun a build meanwhile owns it.
-        owners = await self._owners({entry.owner for _, entry in unfinished})
+        # What was given away has none, and no version of this package claims it.
+        owners = await self._owners({entry.owner for _, entry in unfinished if not entry.given_to})
         ours: list[Entry] = []
         others: list[Entry] = []
         async for build, entry in paced(unfinished, every=_LOOKED_AT_AT_ONCE):
             if not entry.owner or encode_token(entry.owner) not in owners:
-                (ours if self._is_first(build) else others).append(entry)
+                (ours if self._is_for_us(build, entry) else others).append(entry)
         return ours, others
+
+    def _is_for_us(self, build: str, entry: Entry) -> bool:
+        """Return whether this process is to take over a log without an owner before others."""
+        if entry.given_to:
+            return entry.given_to == self._store.instance
+        return self._is_first(build)
 
     async def _take_up_unproven(self, loaded: Loaded, nursery: trio.Nursery) -> None:
         for one in loaded.unproven:

@@ -175,10 +175,17 @@ class JetStreamStore:
         if log is not None:
             log.note_lazily(*events)
 
-    async def settle(self) -> None:
-        """Commit all events, also those that wait for others; the caller owns the deadline."""
+    async def settle(self, build: str = "") -> None:
+        """Commit all events, also those that wait for others; the caller owns the deadline.
+
+        Args:
+            build: only those of this build; of all where it is empty.
+        """
         await self._end_the_wait()
-        for log in list(self._logs.values()):
+        logs = list(self._logs.values())
+        if build:
+            logs = [log for log in logs if log.build == build]
+        for log in logs:
             with suppress(StoreError):
                 await log.commit_all()
 
@@ -210,15 +217,14 @@ class JetStreamStore:
         """
         await self._log(build).confirm()
 
-    async def leave(self, build: str, *events: Event) -> None:
-        """Commit ``events`` as the last ones of this process: from then on no process has the build.
+    async def give(self, build: str, to: str) -> None:
+        """Commit, as the last record of a build by this process, that process ``to`` is to take it over.
 
         Raises:
-            Fenced, StoreError: as for `append`.
+            Fenced: another one has it.
+            StoreError: the build is not written here; or as for `append`.
         """
-        log = self._log(build)
-        log.word = LEFT
-        await log.append(*events)
+        await self._log(build).give(to)
 
     def close(self, build: str) -> None:
         """Take leave of a build: nothing more is written for it. Idempotent."""

@@ -24,6 +24,7 @@ from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, 
 from scheduler.journal.orders import Order
 from scheduler.journal.records import (
     DIGEST_HEADER,
+    GIVEN_HEADER,
     TIMED,
     Elsewhere,
     Position,
@@ -31,6 +32,7 @@ from scheduler.journal.records import (
     compose,
     encode_event,
     encode_order,
+    given_id_of,
     headers_of,
     record_id_of,
 )
@@ -166,6 +168,8 @@ class BuildLog:
         self._waiters = CommitWaiters()
         self._writing = False
         self._closed = False
+        self._heir = ""
+        """Process that the build is left to, once nothing else is to be written."""
         self._forced = False
         """Whether a record is to be written with nothing new but the position."""
         self._round = trio.Event()
@@ -209,7 +213,7 @@ class BuildLog:
         Returns:
             The number of events queued so far, for `commit`; 0 once the log has failed or is closed.
         """
-        if self.failure is not None or self._closed or not (events or order):
+        if self.failure is not None or self._closed or self._heir or not (events or order):
             return 0
         queue = self._queue
         if order is not None:
@@ -221,7 +225,7 @@ class BuildLog:
 
     def note_lazily(self, *events: Event) -> None:
         """Queue events that happen now and can wait for others; ignored as in `note`."""
-        if self.failure is None and not self._closed:
+        if self.failure is None and not self._closed and not self._heir:
             self.put_lazily(map(self.encoded, events))
 
     def put(self, events: Iterable[bytes]) -> None:
@@ -243,7 +247,7 @@ class BuildLog:
         """
         if self.failure is not None:
             raise self.failure
-        if self._closed:
+        if self._closed or self._heir:
             raise StoreError(f"build {self.build} is not written here")
         number = self._queue.put if number is None else number
         if self._queue.committed < number:
@@ -259,6 +263,15 @@ class BuildLog:
             await self._round.wait()
             if self.failure is not None:
                 raise self.failure
+
+    async def give(self, to: str) -> None:
+        """Commit everything, and then a record by which the build has no owner, but process ``to`` is to be.
+
+        From then on no event is taken; raises as `append`.
+        """
+        await self.commit_all()
+        self._heir = to
+        await self.confirm()
 
     async def commit_all(self) -> None:
         """Wait until everything is committed, including events that wait for others."""
@@ -345,7 +358,9 @@ class BuildLog:
         if queue.committed + len(taken.queued) >= target:
             self._position = position
         # Unlike any other, of this process as well: a record that was given up may be under way.
-        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4) + self.word)
+        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4))
+        if self._heir:
+            record_id = given_id_of(secrets.token_hex(8))
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000
@@ -361,6 +376,8 @@ class BuildLog:
             events=events,
         )
         headers = headers_of(record_id, self.status, self.loads, self.hangs) | draft.headers
+        if self._heir:
+            headers[GIVEN_HEADER] = self._heir
         if not self.n and self.digest:
             headers[DIGEST_HEADER] = self.digest
 

@@ -19,6 +19,7 @@ from scheduler.jetstream.streams import LOG, PROBE, SENTINEL
 from scheduler.journal.events import Event
 from scheduler.journal.history import History
 from scheduler.journal.records import (
+    GIVEN_HEADER,
     RECORD_HEADER,
     Elsewhere,
     Headings,
@@ -49,6 +50,8 @@ class Entry:
     headings: Headings | UnreadableLog
     owner: str = ""
     """Name of the process that wrote it; empty where it does not say."""
+    given_to: str = ""
+    """Name of the process that is to take the build over, where the last owner has left it to that one."""
 
 
 class LogReader:
@@ -153,4 +156,5 @@ def _entry(delivered: Delivered) -> Entry:
     except UnreadableLog as error:
         headings = error
     owner = instance_of(delivered.headers.get(RECORD_HEADER, ""))
-    return Entry(delivered.subject, delivered.sequence, delivered.time, headings, owner)
+    given_to = delivered.headers.get(GIVEN_HEADER, "")
+    return Entry(delivered.subject, delivered.sequence, delivered.time, headings, owner, given_to)

@@ -1,4 +1,7 @@
-"""Drains the builds of a process at its end: awaits what is in flight, within the grace."""
+"""Drains the builds of a process at its end, within the grace; and leaves one to another process."""
+
+from functools import partial
+from typing import Protocol
 
 from collections.abc import Callable
 
@@ -7,8 +10,24 @@ import trio
 
 from scheduler.stores import Store
 from scheduler.supervision.roster import Roster
+from scheduler.walk import Walk
 
 _log = structlog.get_logger()
+
+
+class Leaving(Protocol):
+    """Store that a build can leave for another process, such as `stores.jetstream.JetStreamStore`."""
+
+    @property
+    def available(self) -> bool:
+        """Whether commits go through, as far as is known."""
+
+    async def settle(self, build: str = "") -> None:
+        """Persist everything that was recorded of a build."""
+
+    async def give(self, build: str, to: str) -> None:
+        """Write into the log of a build, as the last of this process, who is to take it over."""
+
 
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace ends."""
@@ -41,6 +60,18 @@ async def drain(
     on_leaving()
     await _leave_all(roster, store)
     return False
+
+
+async def give_away(walk: Walk, store: Leaving, to: str) -> None:
+    """Leave one build to another process, which is named ``to``; what is in flight goes on there.
+
+    It is left when the walk has ended: `Walk.given` then says whether it was. From here on it is not kept.
+    """
+    walk.stop()
+    # As below.
+    with trio.move_on_after(_CLOSING):
+        await store.settle(walk.id)
+    walk.give(partial(store.give, walk.id, to), _CLOSING)
 
 
 async def _leave_all(roster: Roster, store: Store) -> None:

@@ -127,6 +127,11 @@ class Roster:
         """Return the walks of the builds that run here."""
         return [held.walk for held in self._held.values() if held.walk is not None]
 
+    def walk(self, build: str) -> Walk | None:
+        """Return the walk of a build that runs here; None where none of this id does."""
+        held = self._held.get(build)
+        return None if held is None else held.walk
+
     def see(self, build: str) -> Seen | None:
         """Return a build that runs here, to look at; None where none of this id does."""
         held = self._held.get(build)

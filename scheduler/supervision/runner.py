@@ -179,5 +179,5 @@ class Runner:
             self._on_orphan()
         elif walk.stuck:
             self._roster.quarantined[walk.id] = "internal error in the scheduler; see its log"
-        elif not self._roster.quiet:
+        elif not self._roster.quiet and not walk.given:
             self._roster.quarantined[walk.id] = "its log could not be written; the next process resumes it"

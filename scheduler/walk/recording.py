@@ -142,6 +142,15 @@ class Recording:
             self._hold.halt("internal error in the scheduler's store; see its log")
             return False
 
+    async def give(self, give: Callable[[], Awaitable[None]]) -> bool:
+        """Write, as the last of this process, that another one is to have the build; returns whether so."""
+        try:
+            await give()
+        except StoreError as error:
+            self.fence(error)
+            return False
+        return True
+
     def fence(self, error: StoreError) -> None:
         """Send nothing more, as nothing more can be persisted; stop where another process owns the build."""
         build = self._plan.build.id

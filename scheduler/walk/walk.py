@@ -36,7 +36,7 @@ Each part knows only parts above it in this list; the walk makes them all::
     component_tasks       the task of each component, which uses all of these
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 
 import structlog
@@ -114,6 +114,10 @@ class Walk:
         self.id = plan.build.id
         self.stuck = False
         """Whether an internal error kept the build from being resumed; its log is as it was."""
+        self.given = False
+        """Whether it was left to another process, and its log says so."""
+        self._give: Callable[[], Awaitable[None]] | None = None
+        """Function that says so in the log, as the last of this process."""
         self._connectors = connectors
         self._executor = executor or ThreadExecutor()
         self._observer = observer or Observer()
@@ -258,6 +262,8 @@ class Walk:
                 await recording.commit(*adopted)
             elif adopted:
                 await recording.commit_at_the_end(*adopted)
+            if self._give is not None and not self.fenced:
+                self.given = await recording.give(self._give)
             return None
         if not plan.state.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
@@ -335,6 +341,16 @@ class Walk:
             else:
                 unknown = "the scheduler was shut down before there was a reply: outcome unknown"
                 call.deliver(failure(unknown, retryable=False))
+
+    def give(self, give: Callable[[], Awaitable[None]], within: float) -> None:
+        """Leave the build to another process, after `stop`; as `abandon`.
+
+        Args:
+            give: function that writes so into the log; called once nothing else is to be written.
+            within: seconds for what is being persisted.
+        """
+        self._give = give
+        self.abandon(within)
 
     def send_again(self) -> None:
         """Send requests again that may have been lost with a connection, where the settings say so."""

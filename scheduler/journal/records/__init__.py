@@ -22,6 +22,7 @@ it done stands in a header as well (`orders`), which earlier versions ignore.
 
 from scheduler.journal.records.headers import (
     DIGEST_HEADER,
+    GIVEN_HEADER,
     HANGS_HEADER,
     LEFT,
     LOADS_HEADER,
@@ -30,6 +31,7 @@ from scheduler.journal.records.headers import (
     STATUS_HEADER,
     Headings,
     Status,
+    given_id_of,
     headers_of,
     instance_of,
     read_headers,
@@ -55,6 +57,7 @@ from scheduler.journal.records.wire import (
 
 __all__ = [
     "DIGEST_HEADER",
+    "GIVEN_HEADER",
     "HANGS_HEADER",
     "LEFT",
     "LOADS_HEADER",
@@ -79,6 +82,7 @@ __all__ = [
     "earliest",
     "encode_event",
     "encode_order",
+    "given_id_of",
     "headers_of",
     "instance_of",
     "is_tombstone",

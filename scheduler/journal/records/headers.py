@@ -15,6 +15,8 @@ LOADS_HEADER = "Scheduler-Loads"
 HANGS_HEADER = "Scheduler-Hangs"
 DIGEST_HEADER = "Scheduler-Digest"
 REMOVED_HEADER = "Scheduler-Removed"
+GIVEN_HEADER = "Scheduler-Given-To"
+"""Process that is to take a build over which the writer of the record has left to it."""
 
 _OF_A_BUILD = re.compile(r"(.+)-[0-9]+-[0-9]+-[0-9a-f]{8}")
 LEFT: Final = "-left"
@@ -68,6 +70,15 @@ def record_id_of(instance: str, epoch: int, n: int, random: str) -> str:
             With `LEFT` behind them the process leaves the build.
     """
     return f"{instance}-{epoch}-{n}-{random}"
+
+
+def given_id_of(random: str) -> str:
+    """Return the id of a record with which a process leaves a build: it names no owner (`instance_of`).
+
+    Args:
+        random: sixteen random hexadecimal digits.
+    """
+    return f"given-{random}"
 
 
 def instance_of(record_id: str) -> str:
