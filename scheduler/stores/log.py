@@ -358,9 +358,10 @@ class BuildLog:
         if queue.committed + len(taken.queued) >= target:
             self._position = position
         # Unlike any other, of this process as well: a record that was given up may be under way.
-        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4))
+        names = context.instance, self.epoch, self.n + 1
+        record_id = record_id_of(*names, secrets.token_hex(4))
         if self._heir:
-            record_id = given_id_of(secrets.token_hex(8))
+            record_id = given_id_of(*names, secrets.token_hex(8))
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000

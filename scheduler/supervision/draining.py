@@ -67,11 +67,11 @@ async def give_away(walk: Walk, store: Leaving, to: str) -> None:
 
     It is left when the walk has ended: `Walk.given` then says whether it was. From here on it is not kept.
     """
-    walk.stop()
+    walk.give(partial(store.give, walk.id, to))
     # As below.
     with trio.move_on_after(_CLOSING):
         await store.settle(walk.id)
-    walk.give(partial(store.give, walk.id, to), _CLOSING)
+    walk.abandon(_CLOSING)
 
 
 async def _leave_all(roster: Roster, store: Store) -> None:

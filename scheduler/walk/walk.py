@@ -342,15 +342,15 @@ class Walk:
                 unknown = "the scheduler was shut down before there was a reply: outcome unknown"
                 call.deliver(failure(unknown, retryable=False))
 
-    def give(self, give: Callable[[], Awaitable[None]], within: float) -> None:
-        """Leave the build to another process, after `stop`; as `abandon`.
+    def give(self, give: Callable[[], Awaitable[None]]) -> None:
+        """Send nothing more, because another process is to have the build; `abandon` has to follow soon.
 
         Args:
             give: function that writes so into the log; called once nothing else is to be written.
-            within: seconds for what is being persisted.
         """
+        # First, as the walk ends by `stop` where nothing is in flight.
         self._give = give
-        self.abandon(within)
+        self.stop()
 
     def send_again(self) -> None:
         """Send requests again that may have been lost with a connection, where the settings say so."""

@@ -33,7 +33,7 @@ from scheduler.journal.events import (
     Unpaused,
     Withdrawn,
 )
-from scheduler.journal.records import Elsewhere, Position, Status, decode_record
+from scheduler.journal.records import GIVEN_HEADER, Elsewhere, Position, Status, decode_record
 from scheduler.recovery.crash_loops import RELEASE
 from simulation.bounds import Bounds
 from simulation.gating import DECISIONS, Gating, is_gate
@@ -46,7 +46,7 @@ from simulation.pulses import Pulses
 from simulation.replies import Replies
 from simulation.rulebook import Rulebook
 from simulation.scenario import Scenario, dependencies, subject_of
-from simulation.tenures import FINAL, Tenures
+from simulation.tenures import FINAL, Ground, Tenures
 from simulation.times import Times
 from simulation.trace import Step
 
@@ -210,6 +210,9 @@ class Checker:
         if record.epoch < build.epoch + any(isinstance(event, Loading) for event in record.events):
             self._wrong(f"G7 {name}: record {n} has epoch {record.epoch}, and the last one {build.epoch}")
         build.epoch = record.epoch
+        if GIVEN_HEADER in headers:
+            # From here on nobody sends anything or writes, until it is taken up.
+            build.given_by, build.owner = who, ""
         for event in record.events:
             assert not isinstance(event, Elsewhere)
             self._event(name, build, n, who, event)
@@ -219,12 +222,12 @@ class Checker:
         """Check that a build is taken from a process which has lost it; nobody else's records come later."""
         before = build.instances[n - 2]
         if before not in {who, RELEASE}:
-            ground = self._tenures.ground(who, before, self._now)
+            ground = Ground.GIVEN if build.given_by else self._tenures.ground(who, before, self._now)
             if ground is None:
                 self._wrong(f"G7 {name}: {who} takes it away from {before}, whose lease holds")
             build.ground, build.taken_from = ground, before
             build.stray.clear()
-        build.owner = who
+        build.given_by, build.owner = "", who
 
     def _position(self, name: str, build: Build, position: Position) -> None:
         """Every reply up to the position is in the log, or nobody waits for it."""
@@ -595,7 +598,7 @@ class Checker:
     def _read_back(self, step: Step) -> None:
         """A process whose append was refused sees another's record after its own: it is fenced."""
         build = self._builds[step.build]
-        instance, _, number, _ = step.detail.rsplit("-", 3)
+        instance, _, number, _ = step.detail.removeprefix("given-").rsplit("-", 3)
         who = instance.rpartition("-")[0]
         mine = [n for n, instance in enumerate(build.instances, 1) if instance == step.who]
         refused = mine and build.asked.get(step.who, 0) > mine[-1]

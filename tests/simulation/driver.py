@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, TypeAlias
 from unittest import mock
@@ -26,6 +26,7 @@ from simulation.drifting import drifting
 from simulation.faults import Faults
 from simulation.freezing import Freezer
 from simulation.memory import Memory
+from simulation.moving import often
 from simulation.network import SimBus
 from simulation.operators import Operator
 from simulation.processes import Process
@@ -264,6 +265,7 @@ def simulate(seed: int) -> Driver:
             driver.clocks.in_use(),
             drifting(),
             Shadow(driver.differs).watching(),
+            often() if driver.scenario.moving else nullcontext(),
             mock.patch.object(scheduler.process, "JetStreamStore", store),
         ):
             await driver.run()

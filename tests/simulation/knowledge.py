@@ -125,6 +125,8 @@ class Build:
     """Epoch of its last record."""
     owner: str = ""
     """Process that accepted it, or took it up last."""
+    given_by: str = ""
+    """Process that has left it to others with its last record; empty where that record is no such one."""
     taken_from: str = ""
     """Process that had it before."""
     ground: Ground | None = None

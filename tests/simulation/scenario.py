@@ -13,6 +13,7 @@ from simulation.crowding import crowd
 from simulation.gates import put_gates
 from simulation.instances import Instances, instances
 from simulation.labour import laborious
+from simulation.moving import moves
 from simulation.operating import Operating, operate, spoil
 from simulation.pulses import Pulse, pulsate
 from simulation.vanishing import vanish
@@ -110,6 +111,8 @@ class Scenario:
     """The processes that share the builds."""
     operating: Operating
     """How builds are to be run, and what operators ask for."""
+    moving: bool
+    """Whether builds move from instance to instance."""
     pulse: Pulse
     """Heartbeats of connectors, and what is asked of them."""
 
@@ -231,6 +234,7 @@ def _imagine(seed: int) -> Scenario:
         cluster=servers,
         instances=several,
         operating=operating,
+        moving=moves(seed, several.number),
         pulse=pulse,
     )
 

@@ -33,9 +33,10 @@ class Ground(Enum):
     REPLACED = "another process has its name"
     ABSENT = "it has no connection"
     UNKNOWN = "it has no lease"
+    GIVEN = "it has given the build away"
 
 
-FINAL = {Ground.LAPSED, Ground.GONE}
+FINAL = {Ground.LAPSED, Ground.GONE, Ground.GIVEN}
 """Grounds after which the process before sends nothing more."""
 
 

@@ -72,13 +72,14 @@ def record_id_of(instance: str, epoch: int, n: int, random: str) -> str:
     return f"{instance}-{epoch}-{n}-{random}"
 
 
-def given_id_of(random: str) -> str:
-    """Return the id of a record with which a process leaves a build: it names no owner (`instance_of`).
+def given_id_of(instance: str, epoch: int, n: int, random: str) -> str:
+    """Return the id of a record with which a process leaves a build: for `instance_of` it names no owner.
 
     Args:
+        instance, epoch, n: as for `record_id_of`.
         random: sixteen random hexadecimal digits.
     """
-    return f"given-{random}"
+    return f"given-{instance}-{epoch}-{n}-{random}"
 
 
 def instance_of(record_id: str) -> str:
