@@ -146,13 +146,19 @@ class Rests:
         """Time until which builds stay that were moved."""
         self._takers: dict[str, float] = {}
         """Time until which instances are offered nothing, by key."""
+        self._given: dict[str, str] = {}
+        """Instance that each build was given to which stays now, by key."""
 
     def see(self, builds: Iterable[str], now: float) -> None:
         """Take note of the builds that run here now."""
         since = self._since
         self._since = {build: since.get(build, now) for build in builds}
+        for build in self._given.keys() & self._since.keys():
+            # It was taken back: that instance agrees, and does not take what it gets.
+            self.refused(self._given.pop(build), now)
         self._builds = {build: until for build, until in self._builds.items() if until > now}
         self._takers = {key: until for key, until in self._takers.items() if until > now}
+        self._given = {build: key for build, key in self._given.items() if build in self._builds}
 
     def may_give(self, now: float) -> bool:
         """Return whether this instance may give a build away."""
@@ -174,6 +180,10 @@ class Rests:
     def moved(self, build: str, now: float) -> None:
         """Note that a build is moved, by this instance or to it."""
         self._builds[build] = now + MOVED_REST
+
+    def given(self, build: str, key: str) -> None:
+        """Note that a build was given away, and to which instance."""
+        self._given[build] = key
 
     def refused(self, key: str, now: float) -> None:
         """Note that another instance takes nothing for a while."""

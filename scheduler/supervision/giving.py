@@ -177,8 +177,12 @@ class Rebalancer:
         await self._roster.until_gone(walk.id)
         if not walk.given:
             return
+        self._rests.given(walk.id, move.taker.key)
         self._say(move.taker.key, GIVEN, encode({"build": walk.id, "by": self._fleet.name}))
-        # It is taken back unless the other instance takes it soon.
+        self._note_gift()
+
+    def _note_gift(self) -> None:
+        """Look for the build that was given away: it is taken back unless the other one takes it soon."""
         self._on_orphan()
 
     async def _offer(self, move: Move) -> bool:

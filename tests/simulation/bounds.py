@@ -31,6 +31,12 @@ class Bounds:
             if component is None or component in needed:
                 self._due[name, other] = now if component is not None else now + _ACCEPTED
 
+    def moved(self, build: Build) -> None:
+        """Another process takes a build up that was given away: what is due waits until that has read it."""
+        for component in build.components:
+            if (build.document["id"], component) in self._due:
+                self._due[build.document["id"], component] = float("inf")
+
     def left(self, build: Build, component: str, now: float) -> None:
         """The request of a component leaves for the first time."""
         one = build.components[component]

@@ -213,6 +213,7 @@ class Checker:
         if GIVEN_HEADER in headers:
             # From here on nobody sends anything or writes, until it is taken up.
             build.given_by, build.owner = who, ""
+            self._gauges.given(name)
         for event in record.events:
             assert not isinstance(event, Elsewhere)
             self._event(name, build, n, who, event)
@@ -227,6 +228,8 @@ class Checker:
                 self._wrong(f"G7 {name}: {who} takes it away from {before}, whose lease holds")
             build.ground, build.taken_from = ground, before
             build.stray.clear()
+        if build.given_by:
+            self._bounds.moved(build)
         build.given_by, build.owner = "", who
 
     def _position(self, name: str, build: Build, position: Position) -> None:

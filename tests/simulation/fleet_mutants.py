@@ -1,12 +1,13 @@
 """Deliberate faults of the leases and of what rests on them, as in `simulation.mutants`."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from types import SimpleNamespace
 from typing import Any, TypeAlias, cast
 
 import trio
 
 import scheduler.fleet.lease
+import scheduler.supervision.giving
 from scheduler.bus import Bus
 from scheduler.dispatch.sending import Sending
 from scheduler.fleet.absences import Absences
@@ -14,11 +15,15 @@ from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.keeper import LeaseKeeper
 from scheduler.fleet.lease import Judge, Lease, Member
+from scheduler.fleet.sharing import Sharing
 from scheduler.jetstream.answers import Ack
 from scheduler.jetstream.api import JetStream
 from scheduler.recovery.durable import Durable, _Tenure
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.supervision.draining import give_away
+from scheduler.supervision.giving import Rebalancer
 from scheduler.supervision.peers import Peers
+from scheduler.walk import Walk
 
 Patch: TypeAlias = tuple[object, str, object]
 """Object whose attribute is replaced, the attribute's name, and its replacement."""
@@ -170,6 +175,41 @@ def _an_epoch_that_stays() -> list[Patch]:
     return [(JetStreamStore, "open", same)]
 
 
+def _a_build_given_away_that_goes_on() -> list[Patch]:
+    """A giver sends and persists, until it says that another one is to have the build."""
+
+    def unhalted(walk: Walk, give: Callable[[], Awaitable[None]]) -> None:
+        walk._give = give
+
+    return [(Walk, "give", unhalted)]
+
+
+def _a_last_word_that_is_not_the_last() -> list[Patch]:
+    """A giver says that nobody owns the build, and only then stops."""
+
+    async def hasty(walk: Walk, store: JetStreamStore, to: str) -> None:
+        log = store._log(walk.id)
+        log._heir = to
+        await log.confirm()
+        log._heir = ""
+        await give_away(walk, store, to)
+
+    return [(scheduler.supervision.giving, "give_away", hasty)]
+
+
+def _builds_given_away_in_silence() -> list[Patch]:
+    """Nobody is told that a build may be taken over, nor looks."""
+    return [
+        (Rebalancer, "_say", lambda *_: None),
+        (Rebalancer, "_note_gift", lambda _: None),
+    ]
+
+
+def _limited_requests_that_change_hands() -> list[Patch]:
+    """A build is given away with requests in flight that count for a limit of the fleet."""
+    return [(Sharing, "holds_for", lambda *_: False)]
+
+
 FLEET_MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _a_lease_taken_without_reading_back,
     _leases_without_compare_and_set,
@@ -187,4 +227,8 @@ FLEET_MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _an_end_that_nobody_is_told_of,
     _taking_over_without_compare_and_set,
     _an_epoch_that_stays,
+    _a_build_given_away_that_goes_on,
+    _a_last_word_that_is_not_the_last,
+    _builds_given_away_in_silence,
+    _limited_requests_that_change_hands,
 )

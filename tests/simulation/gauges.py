@@ -121,6 +121,12 @@ class Gauges:
         for key in [key for key in self._starts if key[0] == name]:
             del self._starts[key]
 
+    def given(self, name: str) -> None:
+        """A process leaves a build to another one: it has no room for its requests any more."""
+        for one in self._flights.values():
+            if one.build == name:
+                one.who = ""
+
     def answered(self, attempt: str) -> None:
         """It has its answer, or nobody received it."""
         self._flights.pop(attempt, None)

@@ -46,5 +46,5 @@ def often() -> Iterator[None]:
         stack.enter_context(mock.patch.object(giving, "PERIOD", 0.3))
         stack.enter_context(mock.patch.object(giving, "LEAST_GAP", 0))
         stack.enter_context(mock.patch.object(giving, "choose", _anything))
-        stack.enter_context(mock.patch.object(giving, "fits", lambda *_: True))
+        stack.enter_context(mock.patch.object(giving, "fits", return_value=True))
         yield

@@ -16,8 +16,9 @@ from scheduler.journal.events import (
     Settled,
     Started,
     Unpaused,
+    Withdrawn,
 )
-from scheduler.journal.records import Record, decode_record
+from scheduler.journal.records import GIVEN_HEADER, Record, decode_record
 from simulation.driver import simulate
 from simulation.instances import KINDS
 from simulation.judging import DEFAULT, chosen
@@ -68,6 +69,7 @@ WANTED = (
     *("retaken by name", "paused between a commit and the sending", "its lease ran out with requests queued"),
     *("taken over in a cluster after a lapse", "a renewal that came late", "a lease is renewed again"),
     *("told approve", "told reject", "a gate that nobody decides", "taken up while a gate waits"),
+    *("given away", "given away with requests in flight", "a gift that is taken back"),
     *("killed when an order has left", "killed before an operator is told", "told by a process that dies"),
 )
 
@@ -203,6 +205,10 @@ class _Follower:
         self._last = ""
         self._told: set[str] = set()
         self._back: set[str] = set()
+        self._given: dict[str, str] = {}
+        """Process that has given each build away, while nobody has it."""
+        self._flying: Counter[str] = Counter()
+        """Requests of each build in flight; only those that were started."""
 
     def see(self, step: Step) -> None:
         """One step more."""
@@ -216,6 +222,7 @@ class _Follower:
                 build, record = step.detail[0].rpartition(".")[2], decode_record(step.detail[2])
                 self._record(build, record)
                 self._fleet.record(build, record, step.time)
+                self._gift(build, record, given=GIVEN_HEADER in dict(step.detail[3]))
             case "read back":
                 met["read back another's record"] += not step.detail.startswith(f"{step.who}-")
             case "request left":
@@ -243,6 +250,22 @@ class _Follower:
                 met["killed before an operator is told"] += self._last == "append left"
                 met["told by a process that dies"] += step.who in self._told
         self._last = step.kind
+
+    def _gift(self, build: str, record: Record, *, given: bool) -> None:
+        giver = self._given.pop(build, "")
+        self.met["a gift that is taken back"] += giver == record.instance
+        for event in record.events:
+            match event:
+                case Started():
+                    self._flying[build] += 1
+                case Settled() | Retrying() | Withdrawn():
+                    self._flying[build] -= 1
+                case _:
+                    pass
+        if given:
+            self._given[build] = record.instance
+            self.met["given away"] += 1
+            self.met["given away with requests in flight"] += self._flying[build] > 0
 
     def _record(self, build: str, record: Record) -> None:
         self.met.update(_of_a_log(record))

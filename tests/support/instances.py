@@ -70,6 +70,7 @@ class Other:
             renewed=wall_clock(),
             load=self.lease.load,
             standing=standing,
+            limits=self.lease.limits,
         )
         await bucket.write(self.name, self.lease, expected=0 if last is None else last.sequence)
 

@@ -76,7 +76,9 @@ def given_id_of(instance: str, epoch: int, n: int, random: str) -> str:
     """Return the id of a record with which a process leaves a build: for `instance_of` it names no owner.
 
     Args:
-        instance, epoch, n: as for `record_id_of`.
+        instance: name of the process that leaves it.
+        epoch: as for `record_id_of`.
+        n: as there.
         random: sixteen random hexadecimal digits.
     """
     return f"given-{instance}-{epoch}-{n}-{random}"

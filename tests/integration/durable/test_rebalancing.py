@@ -1,4 +1,4 @@
-"""A loaded scheduler gives a build to an idle one, while it runs; and what becomes of it when one dies then."""
+"""A loaded scheduler gives a build to an idle one while it runs, also where one of them dies then."""
 
 import json
 
