@@ -224,7 +224,10 @@ class JetStreamStore:
             Fenced: another one has it.
             StoreError: the build is not written here; or as for `append`.
         """
-        await self._log(build).give(to)
+        log = self._log(build)
+        await log.commit_all()
+        log.heir = to
+        await log.confirm()
 
     def close(self, build: str) -> None:
         """Take leave of a build: nothing more is written for it. Idempotent."""

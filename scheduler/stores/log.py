@@ -150,6 +150,9 @@ class BuildLog:
         """Function that is called with it."""
         self.departures = Departures()
         """Requests that are not known to have arrived."""
+        self.heir = ""
+        """Process that the build is left to. Once it is set no event is taken, and by the next record the
+        build has no owner."""
         self.loose: list[str] = []
         """Names of objects with events whose record is not committed."""
         self._context = context
@@ -168,8 +171,6 @@ class BuildLog:
         self._waiters = CommitWaiters()
         self._writing = False
         self._closed = False
-        self._heir = ""
-        """Process that the build is left to, once nothing else is to be written."""
         self._forced = False
         """Whether a record is to be written with nothing new but the position."""
         self._round = trio.Event()
@@ -213,7 +214,7 @@ class BuildLog:
         Returns:
             The number of events queued so far, for `commit`; 0 once the log has failed or is closed.
         """
-        if self.failure is not None or self._closed or self._heir or not (events or order):
+        if self.failure is not None or self._closed or self.heir or not (events or order):
             return 0
         queue = self._queue
         if order is not None:
@@ -225,7 +226,7 @@ class BuildLog:
 
     def note_lazily(self, *events: Event) -> None:
         """Queue events that happen now and can wait for others; ignored as in `note`."""
-        if self.failure is None and not self._closed and not self._heir:
+        if self.failure is None and not self._closed and not self.heir:
             self.put_lazily(map(self.encoded, events))
 
     def put(self, events: Iterable[bytes]) -> None:
@@ -247,7 +248,7 @@ class BuildLog:
         """
         if self.failure is not None:
             raise self.failure
-        if self._closed or self._heir:
+        if self._closed or self.heir:
             raise StoreError(f"build {self.build} is not written here")
         number = self._queue.put if number is None else number
         if self._queue.committed < number:
@@ -263,15 +264,6 @@ class BuildLog:
             await self._round.wait()
             if self.failure is not None:
                 raise self.failure
-
-    async def give(self, to: str) -> None:
-        """Commit everything, and then a record by which the build has no owner, but process ``to`` is to be.
-
-        From then on no event is taken; raises as `append`.
-        """
-        await self.commit_all()
-        self._heir = to
-        await self.confirm()
 
     async def commit_all(self) -> None:
         """Wait until everything is committed, including events that wait for others."""
@@ -357,11 +349,7 @@ class BuildLog:
         events, taken = draft.events, draft
         if queue.committed + len(taken.queued) >= target:
             self._position = position
-        # Unlike any other, of this process as well: a record that was given up may be under way.
-        names = context.instance, self.epoch, self.n + 1
-        record_id = record_id_of(*names, secrets.token_hex(4))
-        if self._heir:
-            record_id = given_id_of(*names, secrets.token_hex(8))
+        record_id = _draw_id(self, context.instance)
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000
@@ -376,11 +364,7 @@ class BuildLog:
             position=self._position,
             events=events,
         )
-        headers = headers_of(record_id, self.status, self.loads, self.hangs) | draft.headers
-        if self._heir:
-            headers[GIVEN_HEADER] = self._heir
-        if not self.n and self.digest:
-            headers[DIGEST_HEADER] = self.digest
+        headers = _headers(self, record_id) | draft.headers
 
         def commit(at_once: bool) -> None:
             self._outgrown, self._outgrown_id = None, ""
@@ -424,6 +408,26 @@ class BuildLog:
         self.loose.append(name)
         await self._context.streams.ask(OBJECTS, lambda: self._context.objects.put(name, event))
         return encode_event(Elsewhere(name))
+
+
+def _draw_id(log: BuildLog, instance: str) -> str:
+    """Return the id of the next record of a log, by the process ``instance``.
+
+    It is unlike any other, of that process as well: a record that was given up may be under way.
+    """
+    if log.heir:
+        return given_id_of(instance, log.epoch, log.n + 1, secrets.token_hex(8))
+    return record_id_of(instance, log.epoch, log.n + 1, secrets.token_hex(4))
+
+
+def _headers(log: BuildLog, record_id: str) -> dict[str, str]:
+    """Return the headers of the next record of a log."""
+    headers = headers_of(record_id, log.status, log.loads, log.hangs)
+    if log.heir:
+        headers[GIVEN_HEADER] = log.heir
+    if not log.n and log.digest:
+        headers[DIGEST_HEADER] = log.digest
+    return headers
 
 
 def _status_after(draft: Draft, status: Status) -> Status:

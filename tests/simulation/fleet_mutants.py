@@ -189,9 +189,9 @@ def _a_last_word_that_is_not_the_last() -> list[Patch]:
 
     async def hasty(walk: Walk, store: JetStreamStore, to: str) -> None:
         log = store._log(walk.id)
-        log._heir = to
+        log.heir = to
         await log.confirm()
-        log._heir = ""
+        log.heir = ""
         await give_away(walk, store, to)
 
     return [(scheduler.supervision.giving, "give_away", hasty)]
