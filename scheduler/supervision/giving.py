@@ -123,9 +123,12 @@ class Rebalancer:
     async def decide(self) -> Move | None:
         """Return what is to be moved now; None where nothing is."""
         roster, rests, now = self._roster, self._rests, trio.current_time()
-        rests.see(roster.ids(), now)
-        takers = [taker for member in self._fleet.others() if rests.may_get((taker := _taker(member)).key)]
+        others = self._fleet.others()
         # Quick, as nearly always nothing is to be done.
+        if not others:
+            return None
+        rests.see(roster.ids(), now)
+        takers = [taker for taker in map(_taker, others) if rests.may_get(taker.key)]
         if not takers or roster.components < LEAST_GAP or not rests.may_give(now) or not self._is_sound:
             return None
         ours, burdens = 0, []

@@ -26,7 +26,7 @@ _SECONDS = {
 
 def moves(seed: int, instances: int) -> bool:
     """Decide for a seed whether builds move."""
-    return instances > 1 and random.Random(f"moves {seed}").random() < _PART
+    return instances > 1 and random.Random(f"given builds {seed}").random() < _PART
 
 
 def _anything(_: int, burdens: Iterable[Burden], takers: Iterable[Taker]) -> list[Move]:
