@@ -572,6 +572,9 @@ class Checker:
             return
         if resend == "never":
             self._wrong(f"G4 {name}: {component} is sent again, which it never should be")
+        if resend == "always" and build.loaded_at.get(who, 0.0) > when:
+            # It has given the build away meanwhile, and taken it back.
+            return
         lost = [at for at, kind in self._interruptions.get(who, ()) if kind == "lost" and at >= when]
         if not lost:
             self._wrong(f"G4 {name}: {component} is sent again over the same connection")
