@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from unittest import mock
+from weakref import WeakKeyDictionary
 
 from scheduler.journal.events import (
     Cancelled,
@@ -51,8 +52,8 @@ class Shadow:
         """By a plan's state, what was applied and not told yet: by component, of the build under no name."""
         self._states: list[PlanState] = []
         """Kept alive, so that no two have the same id."""
-        self._lived: dict[int, PlanState] = {}
-        """States of builds that run, by the identity of their log."""
+        self._lived: WeakKeyDictionary[BuildLog, PlanState] = WeakKeyDictionary()
+        """States of builds that run, by their log; a log of later must not be taken for one that is gone."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -96,7 +97,7 @@ class Shadow:
             self._pending[id(state)] = {}
             journal = walk._recording._journal
             if isinstance(journal, LogJournal):
-                self._lived[id(journal._log)] = state
+                self._lived[journal._log] = state
 
         return begun
 
@@ -108,7 +109,7 @@ class Shadow:
         return noted
 
     def _compare(self, log: BuildLog, events: Iterable[Event]) -> None:
-        state, build = self._lived.get(id(log)), log.build
+        state, build = self._lived.get(log), log.build
         if state is None:
             return
         pending = self._pending[id(state)]
@@ -119,7 +120,7 @@ class Shadow:
                 left = [one for queue in pending.values() for one in queue if not _is_late(one)]
                 if left:
                     self._tell(build, f"it ends, and its log was never told of {left[:3]}")
-                del self._lived[id(log)]
+                del self._lived[log]
 
     def _match(self, build: str, queue: deque[Event], event: Event) -> None:
         # Of a component that is reopened a late success that was not persisted yet is forgotten.
