@@ -264,7 +264,8 @@ class Walk:
                 await recording.commit_at_the_end(*adopted)
             if self._give is not None and not self.fenced:
                 self.given = await recording.give(self._give)
-            return None
+            if self._give is None or self.fenced or not recording.log_removed:
+                return None
         if not plan.state.over:
             await self._give_up_on_the_rest("the scheduler was shut down before there was a reply")
         if self._end_recorded:

@@ -18,10 +18,12 @@ from trio.testing import MockClock
 import scheduler.supervision.giving
 from scheduler.bus import Message
 from scheduler.config import parse_rules
+from scheduler.errors import LogRemoved
 from scheduler.fleet import rebalancing
 from scheduler.fleet.lease import Load, Standing
 from scheduler.fleet.rebalancing import ACCEPT_REST, REFUSED_REST, REST, SETTLED
 from scheduler.journal.records import GIVEN_HEADER, instance_of
+from scheduler.stores.jetstream import JetStreamStore
 
 GIVEN = "Scheduler-Given-To"
 """Header of the record with which a build is left; other versions know it by this name."""
@@ -228,3 +230,19 @@ async def test_what_no_instance_says_is_ignored(autojump_clock: MockClock) -> No
                 scene.process.bus.publish(f"{fleet.subject}{verb}", data, reply="_INBOX.x")
         await trio.sleep(1)
         assert await scene.offer()
+
+
+async def test_a_build_whose_log_was_removed_meanwhile_is_reported_here(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other instance can know of it any more."""
+
+    async def removed(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise LogRemoved("the log was removed by hand")
+
+    monkeypatch.setattr(JetStreamStore, "give", removed)
+    async with opened() as scene:
+        await until(lambda: scene.plant.broker.reports("b1"), 60)
+        assert "given" not in scene.told
+        assert not scene.process.service.roster.quarantined
