@@ -18,6 +18,7 @@ from scheduler.fleet.lease import Judge, Lease, Member
 from scheduler.fleet.sharing import Sharing
 from scheduler.jetstream.answers import Ack
 from scheduler.jetstream.api import JetStream
+from scheduler.journal.records import LEFT
 from scheduler.recovery.durable import Durable, _Tenure
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.supervision.draining import give_away
@@ -189,9 +190,9 @@ def _a_last_word_that_is_not_the_last() -> list[Patch]:
 
     async def hasty(walk: Walk, store: JetStreamStore, to: str) -> None:
         log = store._log(walk.id)
-        log.heir = to
+        log.word, log.heir = LEFT, to
         await log.confirm()
-        log.heir = ""
+        log.word = log.heir = ""
         await give_away(walk, store, to)
 
     return [(scheduler.supervision.giving, "give_away", hasty)]
