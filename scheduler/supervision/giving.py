@@ -110,8 +110,9 @@ class Rebalancer:
         Raises:
             BusError: the broker does not let us listen.
         """
-        await self._bus.subscribe(f"{self._fleet.subject}{OFFER}", self._on_offer)
-        await self._bus.subscribe(f"{self._fleet.subject}{GIVEN}", self._on_given)
+        async with trio.open_nursery() as nursery:
+            for verb, handler in ((OFFER, self._on_offer), (GIVEN, self._on_given)):
+                nursery.start_soon(self._bus.subscribe, f"{self._fleet.subject}{verb}", handler)
         while True:
             await trio.sleep(PERIOD)
             move = await self.decide()

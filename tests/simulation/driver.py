@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 from unittest import mock
@@ -26,7 +26,7 @@ from simulation.drifting import drifting
 from simulation.faults import Faults
 from simulation.freezing import Freezer
 from simulation.memory import Memory
-from simulation.moving import often
+from simulation.moving import never, often
 from simulation.network import SimBus
 from simulation.operators import Operator
 from simulation.processes import Process
@@ -265,7 +265,7 @@ def simulate(seed: int) -> Driver:
             driver.clocks.in_use(),
             drifting(),
             Shadow(driver.differs).watching(),
-            often() if driver.scenario.moving else nullcontext(),
+            often() if driver.scenario.moving else never(),
             mock.patch.object(scheduler.process, "JetStreamStore", store),
         ):
             await driver.run()

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
+import trio
+
 import scheduler.fleet.rebalancing
 import scheduler.supervision.giving
 from scheduler.fleet.rebalancing import FRESH, Burden, Move, Taker
+from scheduler.supervision.giving import Rebalancer
 
 _PART = 0.4
 """Of the scenarios with several instances, so many have builds that move."""
@@ -47,4 +50,15 @@ def often() -> Iterator[None]:
         stack.enter_context(mock.patch.object(giving, "LEAST_GAP", 0))
         stack.enter_context(mock.patch.object(giving, "choose", _anything))
         stack.enter_context(mock.patch.object(giving, "fits", return_value=True))
+        yield
+
+
+@contextmanager
+def never() -> Iterator[None]:
+    """Let no instance give builds away: they are too small for that, and runs stay as they were."""
+
+    async def idle(_: Rebalancer) -> None:
+        await trio.sleep_forever()
+
+    with mock.patch.object(Rebalancer, "run", idle):
         yield
