@@ -217,6 +217,16 @@ class JetStreamStore:
         """
         await self._log(build).confirm()
 
+    async def leave(self, build: str, *events: Event) -> None:
+        """Commit ``events`` as the last ones of this process: from then on no process has the build.
+
+        Raises:
+            Fenced, StoreError: as for `append`.
+        """
+        log = self._log(build)
+        log.word = LEFT
+        await log.append(*events)
+
     async def give(self, build: str, to: str) -> None:
         """Commit, as the last record of a build by this process, that process ``to`` is to take it over.
 
@@ -226,7 +236,7 @@ class JetStreamStore:
         """
         log = self._log(build)
         await log.commit_all()
-        log.heir = to
+        log.word, log.heir = LEFT, to
         await log.confirm()
 
     def close(self, build: str) -> None:

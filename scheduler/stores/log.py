@@ -32,7 +32,6 @@ from scheduler.journal.records import (
     compose,
     encode_event,
     encode_order,
-    given_id_of,
     headers_of,
     record_id_of,
 )
@@ -151,8 +150,7 @@ class BuildLog:
         self.departures = Departures()
         """Requests that are not known to have arrived."""
         self.heir = ""
-        """Process that the build is left to. Once it is set no event is taken, and by the next record the
-        build has no owner."""
+        """Process that the build is left to by the next record; once it is set no event is taken."""
         self.loose: list[str] = []
         """Names of objects with events whose record is not committed."""
         self._context = context
@@ -349,7 +347,8 @@ class BuildLog:
         events, taken = draft.events, draft
         if queue.committed + len(taken.queued) >= target:
             self._position = position
-        record_id = _draw_id(self, context.instance)
+        # Unlike any other, of this process as well: a record that was given up may be under way.
+        record_id = record_id_of(context.instance, self.epoch, self.n + 1, secrets.token_hex(4) + self.word)
         at = int(self.clock() * 1_000)
         if not self.n:
             self.clock.began = at / 1_000
@@ -408,16 +407,6 @@ class BuildLog:
         self.loose.append(name)
         await self._context.streams.ask(OBJECTS, lambda: self._context.objects.put(name, event))
         return encode_event(Elsewhere(name))
-
-
-def _draw_id(log: BuildLog, instance: str) -> str:
-    """Return the id of the next record of a log, by the process ``instance``.
-
-    It is unlike any other, of that process as well: a record that was given up may be under way.
-    """
-    if log.heir:
-        return given_id_of(instance, log.epoch, log.n + 1, secrets.token_hex(8))
-    return record_id_of(instance, log.epoch, log.n + 1, secrets.token_hex(4))
 
 
 def _headers(log: BuildLog, record_id: str) -> dict[str, str]:

@@ -1,9 +1,8 @@
 """Drains the builds of a process at its end, within the grace; and leaves one to another process."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
-
-from collections.abc import Callable
 
 import structlog
 import trio

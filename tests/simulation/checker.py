@@ -33,7 +33,7 @@ from scheduler.journal.events import (
     Unpaused,
     Withdrawn,
 )
-from scheduler.journal.records import GIVEN_HEADER, Elsewhere, Position, Status, decode_record
+from scheduler.journal.records import GIVEN_HEADER, LEFT, Elsewhere, Position, Status, decode_record
 from scheduler.recovery.crash_loops import RELEASE
 from simulation.bounds import Bounds
 from simulation.gating import DECISIONS, Gating, is_gate
@@ -595,7 +595,7 @@ class Checker:
         record, takes_up = step.detail
         build.left.setdefault(record, self._now)
         # Behind the instance, the epoch and the number stands what makes it unlike any other.
-        record = record.rpartition("-")[0]
+        record = record.removesuffix(LEFT).rpartition("-")[0]
         build.asked[step.who] = int(record.rpartition("-")[2])
         # One that would be the first of a log is how a second submission is settled: it is refused.
         if step.who in build.fenced and not takes_up and not record.endswith("-1-1"):
@@ -604,7 +604,7 @@ class Checker:
     def _read_back(self, step: Step) -> None:
         """A process whose append was refused sees another's record after its own: it is fenced."""
         build = self._builds[step.build]
-        instance, _, number, _ = step.detail.removeprefix("given-").rsplit("-", 3)
+        instance, _, number, _ = step.detail.removesuffix(LEFT).rsplit("-", 3)
         who = instance.rpartition("-")[0]
         mine = [n for n, instance in enumerate(build.instances, 1) if instance == step.who]
         refused = mine and build.asked.get(step.who, 0) > mine[-1]

@@ -72,18 +72,6 @@ def record_id_of(instance: str, epoch: int, n: int, random: str) -> str:
     return f"{instance}-{epoch}-{n}-{random}"
 
 
-def given_id_of(instance: str, epoch: int, n: int, random: str) -> str:
-    """Return the id of a record with which a process leaves a build: for `instance_of` it names no owner.
-
-    Args:
-        instance: name of the process that leaves it.
-        epoch: as for `record_id_of`.
-        n: as there.
-        random: sixteen random hexadecimal digits.
-    """
-    return f"given-{instance}-{epoch}-{n}-{random}"
-
-
 def instance_of(record_id: str) -> str:
     """Return the process that has the build after a record; empty where none has, by the id of the record."""
     found = _OF_A_BUILD.fullmatch(record_id)
