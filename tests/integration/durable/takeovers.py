@@ -165,11 +165,11 @@ def main() -> int:
     rounds: list[Round] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="takeovers-")))
-        brokers = stack.enter_context(cluster()) if found.brokers == 3 else None
         env = {"SCHEDULER_REPLICAS": str(found.brokers)}
         for how in found.how:
             (folder / how).mkdir()
             with ExitStack() as one:
+                brokers = one.enter_context(cluster()) if found.brokers == 3 else None
                 pair = Pair(Scene(one, folder / how, brokers=brokers, env=env))
                 for number in range(found.rounds):
                     rounds.append(pair.round(how))
