@@ -107,6 +107,7 @@ class Call:
         "token",
         "uncaptured",
         "unheard",
+        "unsure",
         "wanted",
     )
 
@@ -130,6 +131,9 @@ class Call:
         """Whether the broker said of the last copy that nobody received it."""
         self.backing_off = False
         """Whether it waits to be published again, since nobody received it."""
+        self.unsure = False
+        """Whether its build may be another process's by now: before its request goes out again, that is to be
+        found out."""
         self.wanted = True
         """Whether it is to be published; false once it was to be withdrawn."""
         self.maybe_out = False

@@ -143,7 +143,7 @@ class Sending:
         if call.outgoing is not None and call.outgoing.generation and not call.unheard:
             call.maybe_out = True
         call.unheard = False
-        if self.held is not None and self._tenure is not None and not self._tenure.check():
+        if self._tenure is not None and self.held is not None and (call.unsure or not self._tenure.check()):
             self.held.hold(call)
             return
         key = request.key
@@ -163,8 +163,9 @@ class Sending:
             call.departing(call)
 
     def hold_back(self, calls: Iterable[Call]) -> None:
-        """Hold back those requests that wait for a connection, until their builds are confirmed."""
+        """Hold back requests until their builds are confirmed: those that wait, and what goes out again."""
         for call in calls:
+            call.unsure = True
             if self.held is not None and call.is_queued and call.outgoing is not None:
                 call.outgoing.withdraw()
                 self.held.hold(call)

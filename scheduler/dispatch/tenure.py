@@ -116,4 +116,5 @@ class HeldRequests:
             if call in self._held:
                 del self._held[call]
                 if not call.answered and not call.closed:
+                    call.unsure = False
                     self._publish(call)

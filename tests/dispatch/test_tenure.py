@@ -197,6 +197,40 @@ async def test_what_waited_for_a_connection_leaves_once_its_build_is_confirmed(
         assert bench.requests == ["b2"]
 
 
+@pytest.mark.parametrize("how", ["nobody listens", "lost", "a lapse"])
+async def test_what_goes_out_again_is_confirmed_as_well(
+    autojump_clock: MockClock, bench: Bench, how: str
+) -> None:
+    """Since it left, another process may have taken its build over, and await what is in flight there."""
+    bench.right.lost.add("b1")
+    if how != "nobody listens":
+        await bench.bus.subscribe(SUBJECT, lambda _: None)
+    async with bench.running() as client, trio.open_nursery() as nursery:
+        await client.listen()
+        calls = [client.send(request("a", build=build)) for build in ("b1", "b2")]
+        for call in calls:
+            nursery.start_soon(call.outcome)
+        await wait_all_tasks_blocked()
+        if how == "a lapse":
+            client.hold_back()
+        else:
+            bench.bus.disconnect()
+            bench.bus.reconnect()
+        before = len(bench.requests)
+        if how != "nobody listens":
+            for call in calls:
+                client.sending.publish_again(call)
+        await trio.sleep(5)
+        assert set(bench.requests[before:]) == {"b2"}
+        assert "b1" in bench.right.asked
+        # What is confirmed once goes out again without a question.
+        asked = len(bench.right.asked)
+        client.sending.publish_again(calls[1])
+        await wait_all_tasks_blocked()
+        assert len(bench.right.asked) == asked
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_log_that_takes_long_keeps_no_other_build_waiting(
     autojump_clock: MockClock, bench: Bench
 ) -> None:
