@@ -61,7 +61,11 @@ async def _throwaway(js: JetStream, storage: str, replicas: int) -> AsyncIterato
         "max_bytes": 16 * 1024 * 1024,
     }
     try:
-        answer = await js.call(f"STREAM.CREATE.{DOCTOR}", config)
+        # Awaited even when this is cancelled, up to its deadline: a server may carry out the removal that
+        # follows before a creation that was sent first.
+        with trio.CancelScope(shield=True):
+            answer = await js.call(f"STREAM.CREATE.{DOCTOR}", config)
+        await trio.lowlevel.checkpoint_if_cancelled()
         yield str((answer.get("cluster") or {}).get("name", ""))
     finally:
         with trio.move_on_after(_GOODBYE, shield=True):

@@ -1,6 +1,6 @@
 """What the doctor makes of what it finds, with a broker in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import StringIO
 from typing import Any
 
@@ -9,6 +9,7 @@ import trio
 from rich.console import Console
 from support.fake_bus import FakeBus
 from support.fake_jetstream import NO_ROOM, FakeJetStream, plug_into
+from trio.testing import MockClock
 
 from scheduler.config import Settings
 from scheduler.definition.limits import Limits
@@ -416,6 +417,25 @@ async def test_commits_are_timed_and_nothing_stays(fake_bus: FakeBus, jetstream:
         if message.subject == "scheduler.doctor.commits"
     ]
     assert expected == [str(number) for number in (*range(100), *range(200))]
+    assert not jetstream.streams
+
+
+async def test_when_it_is_interrupted_no_stream_stays(
+    autojump_clock: MockClock, fake_bus: FakeBus, jetstream: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may create a stream after it was asked to remove it: so the answer to that is awaited."""
+    call = JetStream.call
+
+    async def slowly(js: JetStream, endpoint: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if endpoint.startswith("STREAM.CREATE"):
+            await trio.sleep(1)
+        return await call(js, endpoint, body)
+
+    monkeypatch.setattr(JetStream, "call", slowly)
+    with trio.move_on_after(0.5):
+        await tried(fake_bus)
+    asked = [one.subject for one in fake_bus.published if "STREAM" in one.subject]
+    assert [subject.split(".")[3] for subject in asked] == ["DELETE", "CREATE", "DELETE"]
     assert not jetstream.streams
 
 
