@@ -421,7 +421,10 @@ async def test_commits_are_timed_and_nothing_stays(fake_bus: FakeBus, jetstream:
 
 
 async def test_when_it_is_interrupted_no_stream_stays(
-    autojump_clock: MockClock, fake_bus: FakeBus, jetstream: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock,  # noqa: ARG001 - it is used by being there
+    fake_bus: FakeBus,
+    jetstream: FakeJetStream,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A server may create a stream after it was asked to remove it: so the answer to that is awaited."""
     call = JetStream.call
