@@ -12,6 +12,8 @@ from integration.durable.reader import LOG, REPLIES, REPORTS
 from integration.durable.scene import Scene, check_text
 from integration.durable.shapes import line, plain
 from integration.durable.shared import held
+from scheduler.fleet.lease import Lease, encode_lease
+from scheduler.journal.records.headers import record_id_of
 
 pytestmark = pytest.mark.integration
 
@@ -107,6 +109,9 @@ def test_a_full_store_suspends_builds_until_there_is_room(start_scene: SceneFact
     goes_on_when(scene, document, enlarge)
 
 
+FORGED = record_id_of("forged", 1, 1, "00000000")
+
+
 def forged(n: int, *events: JSON) -> tuple[bytes, dict[str, str]]:
     """A record as the service writes them, and its headers."""
     record = {
@@ -114,12 +119,12 @@ def forged(n: int, *events: JSON) -> tuple[bytes, dict[str, str]]:
         "n": n,
         "epoch": 1,
         "instance": "somebody",
-        "record_id": "forged",
+        "record_id": FORGED,
         "at": int(time.time() * 1_000),
         "reply_position": [0, 0],
         "events": list(events),
     }
-    headers = {"Scheduler-Record": "forged", "Scheduler-Status": "open", "Scheduler-Loads": "0"}
+    headers = {"Scheduler-Record": FORGED, "Scheduler-Status": "open", "Scheduler-Loads": "0"}
     return json.dumps(record, separators=(",", ":")).encode(), headers
 
 
@@ -156,7 +161,7 @@ def test_a_build_whose_log_is_not_understood_is_left_alone(start_scene: SceneFac
 
 
 def test_a_build_that_somebody_else_writes_is_let_go(start_scene: SceneFactory) -> None:
-    """A record that is not ours ends our part in the build: nothing is written or sent any more."""
+    """A record of another live instance ends our part in the build: nothing is written or sent any more."""
     scene = start_scene()
     fenced = line("fenced", held("vpc::1", "go"), component("net::1"))
     well = line("well", held("vpc::1", "go"), component("net::1"))
@@ -171,6 +176,9 @@ def test_a_build_that_somebody_else_writes_is_let_go(start_scene: SceneFactory) 
         return b'"event":"sent"' in last.data
 
     scene.until(quiet, 10, "the last word")
+    # It has a lease, and does not answer: it is live until that has run out.
+    scene.reader.listen("scheduler.instance.forged.*")
+    scene.reader.append("$KV.SCHEDULER.lease.forged", encode_lease(Lease("forged", "forged")))
     last = json.loads(scene.reader.messages(LOG, "scheduler.log.fenced")[-1].data)["n"]
     record, headers = forged(last + 1, {"event": "loading"})
     scene.reader.append("scheduler.log.fenced", record, headers)
