@@ -112,10 +112,11 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def siege(session: nox.Session) -> None:
-    """Kill and stop schedulers and brokers for minutes: 50 kills, or those in DURABLE_KILLS."""
+    """Kill and stop schedulers and brokers: DURABLE_KILLS (50), and for DURABLE_BUILDS (10,000) builds."""
     install(session, "test")
-    kills = os.environ.get("DURABLE_KILLS", "50")
-    session.run("pytest", "-s", "-m", "siege", *session.posargs, env={"DURABLE_KILLS": kills})
+    sizes = {"DURABLE_KILLS": "50", "DURABLE_BUILDS": "10000"}
+    env = {name: os.environ.get(name, size) for name, size in sizes.items()}
+    session.run("pytest", "-s", "-m", "siege", *session.posargs, env=env)
 
 
 @nox.session

@@ -3,6 +3,7 @@
 How long builds wait for their next owner is printed; ``pytest -s`` shows it.
 """
 
+import math
 import os
 import random
 import signal
@@ -28,6 +29,9 @@ from integration.harness import Client, Scheduler
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
+BUILDS = int(os.environ.get("DURABLE_BUILDS", "300"))
+"""Builds that come in while processes are killed."""
+_BETWEEN_KILLS = 10.0
 KILLS = int(os.environ.get("DURABLE_KILLS", "6"))
 """Processes of the fleet that are killed, one after another."""
 TRY = 2.0
@@ -161,10 +165,11 @@ def test_each_of_three_brokers_fails_in_turn(
 
 
 class Insistent:
-    """Submits builds all the time, each again until it is answered, as our client does."""
+    """Submits builds all the time, each again until it is answered, as our client does; ``most`` in all."""
 
-    def __init__(self, scene: Scene, client: Client) -> None:
+    def __init__(self, scene: Scene, client: Client, most: float = math.inf) -> None:
         self._scene = scene
+        self._most = most
         self._client = client
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._ended = threading.Event()
@@ -172,6 +177,11 @@ class Insistent:
         self.repeated = 0
         """Number of tries that got no answer."""
         self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether the last one is accepted."""
+        return not self._thread.is_alive()
 
     def end(self) -> None:
         """Submit no more."""
@@ -181,7 +191,7 @@ class Insistent:
 
     def _run(self) -> None:
         number = 0
-        while not self._ended.wait(0.05):
+        while number < self._most and not self._ended.wait(0.05):
             number += 1
             names = [f"vm::{place}" for place in range(6)]
             self._submit(line(f"steady-{number}", *(component(name) for name in names)))
@@ -242,6 +252,36 @@ def test_all_schedulers_are_restarted_while_builds_come_in(start_scene: SceneFac
     print(f"{len(scene.submitted)} builds, {steady.repeated} tries without an answer")
     print(f"the stops took {[round(one, 2) for one in durations]} s")
     assert found[int(0.99 * (len(found) - 1))] < 2
+    stop_all(list(live.values()))
+
+
+@pytest.mark.siege
+@pytest.mark.timeout(180 + BUILDS // 4)
+def test_thousands_of_builds_survive_a_kill_every_ten_seconds(start_scene: SceneFactory) -> None:
+    """One of three schedulers each time: none is lost, none is refused, and nothing is done twice."""
+    randomness = random.Random(f"thousands {SEED}")
+    scene = start_scene({"latency": [0.2, 0.5], "on": "mixed"})
+    names = ("one", "two", "three")
+    live = {name: scene.start(env={"SCHEDULER_INSTANCE": name}) for name in names}
+    client = Client(scene.server.url)
+    scene.stack.callback(client.close)
+    steady = Insistent(scene, client, BUILDS)
+    ends: dict[str, float] = {}
+    while not steady.done:
+        time.sleep(_BETWEEN_KILLS)
+        victim = randomness.choice(names)
+        instance = scene.instance(victim, 2)
+        scene.kill(live[victim])
+        ends[instance] = scene.kills[-1]
+        live[victim] = scene.start(ready=False, env={"SCHEDULER_INSTANCE": victim})
+    scene.settle(120)
+    assert not steady.refusals
+    assert len(scene.submitted) == BUILDS
+    scene.check()
+    print(f"{BUILDS} builds, {len(ends)} kills, {steady.repeated} tries without an answer")
+    show("kill -9 and a restart", waits(scene.services, ends))
+    for service in live.values():
+        service.await_log("ready")
     stop_all(list(live.values()))
 
 
