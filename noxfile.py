@@ -106,7 +106,15 @@ def integration(session: nox.Session) -> None:
         return
     # They wait more than they work.
     session.run("pytest", "-n", "4", "--dist", "worksteal", "-m", "integration and not alone and not long")
-    session.run("pytest", "-n", "2", "--maxschedchunk", "1", "-m", "integration and long and not siege")
+    session.run(
+        "pytest",
+        "-n",
+        "4",
+        "--maxschedchunk",
+        "1",
+        "-m",
+        "integration and long and not siege and not upgrade",
+    )
     session.run("pytest", "-m", "integration and alone")
 
 
@@ -117,6 +125,13 @@ def siege(session: nox.Session) -> None:
     sizes = {"DURABLE_KILLS": "50", "DURABLE_BUILDS": "10000"}
     env = {name: os.environ.get(name, size) for name, size in sizes.items()}
     session.run("pytest", "-s", "-m", "siege", *session.posargs, env=env)
+
+
+@nox.session
+def upgrade(session: nox.Session) -> None:
+    """Run earlier versions, built from the repository's history, and one to come beside this one."""
+    install(session, "test")
+    session.run("pytest", "-n", "2", "--maxschedchunk", "1", "-m", "upgrade", *session.posargs)
 
 
 @nox.session

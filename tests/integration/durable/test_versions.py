@@ -24,7 +24,7 @@ from integration.harness import Scheduler, eventually
 from scheduler.recovery.loader import LEFT
 from scheduler.recovery.reviewing import HAS_IT
 
-pytestmark = [pytest.mark.integration, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.long, pytest.mark.upgrade]
 
 STANDS_BY = "standing by: a scheduler without a lease here is there"
 WHOLE_STANDS_BY = "standing by: another scheduler is there"
