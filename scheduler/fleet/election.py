@@ -106,6 +106,8 @@ class Election:
             wall_clock=wall_clock,
         )
         """Keeper of the lease, where this process has it."""
+        # All that waits leaves only after a renewal on the new connection.
+        js.bus.on_connected(self.keeper.renew_soon)
         self.elected = False
         """Whether this process has taken the lease."""
         self.inherited = False

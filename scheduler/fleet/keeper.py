@@ -88,6 +88,8 @@ class LeaseKeeper:
         self._renewing = trio.Lock()
         self._renewed = trio.Event()
         """Event for the next renewal."""
+        self._due = trio.Event()
+        """Event for when a renewal is due before its time."""
         self._lapsed = True
         """Whether there is no lease: none yet, or it ran out and that was said."""
         self._trouble = False
@@ -195,7 +197,13 @@ class LeaseKeeper:
             while True:
                 began = trio.current_time()
                 pause = PERIOD if await self.renew() else _AGAIN
-                await trio.sleep(max(0.0, began + pause - trio.current_time()))
+                with trio.move_on_after(max(0.0, began + pause - trio.current_time())):
+                    await self._due.wait()
+                self._due = trio.Event()
+
+    def renew_soon(self) -> None:
+        """Renew the lease before its time: nothing may be sent until then. Synchronous."""
+        self._due.set()
 
     async def _watch(self) -> None:
         """Notice when the lease was not renewed in time."""
