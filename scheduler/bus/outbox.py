@@ -15,6 +15,9 @@ from scheduler.errors import BusFull, MessageTooLarge
 
 # Withdrawn messages stay in the queue, emptied, until they are passed or there are too many of them.
 _MAX_WITHDRAWN = 1024
+# Beyond the bounds there is room for what may leave while the rest is withheld: that waits for an answer to it.
+_RESERVED_MESSAGES = 100
+_RESERVED_BYTES = 1024 * 1024
 
 
 class Queued(msgspec.Struct, eq=False):
@@ -102,7 +105,9 @@ class Outbox:
             BusFull: there is no room, by number or by size.
         """
         total = self._bytes + size
-        if self._messages >= self._max_messages or total > self._max_bytes:
+        passes = self._stays is not None and not self._stays(subject)
+        messages = self._max_messages + _RESERVED_MESSAGES * passes
+        if self._messages >= messages or total > self._max_bytes + _RESERVED_BYTES * passes:
             raise BusFull(
                 f"no room for a message on {subject!r}: {self._messages} messages of {self._bytes} bytes"
                 f" wait, at most {self._max_messages} and {self._max_bytes}; is the broker reachable?"

@@ -433,6 +433,27 @@ async def test_what_is_withheld_has_the_bounds_of_the_queue(open_world: OpenWorl
     assert got.subjects == []
 
 
+async def test_what_may_leave_has_room_beside_what_is_withheld(open_world: OpenWorld) -> None:
+    """Or what is withheld would keep back the very question whose answer it waits for."""
+    got = Received()
+    async with open_world(max_queued_messages=3, max_queued_bytes=1000) as world:
+        bus: Endpoint = world.bus
+        await bus.subscribe("free", got)
+        bus.withhold(lambda subject: subject == "s")
+        for _ in range(3):
+            bus.publish("s", b"x" * 300)
+        with pytest.raises(BusFull):
+            bus.publish("s", b"")
+        for _ in range(3):
+            bus.publish("free", b"x" * 300)
+        await eventually(lambda: got.subjects == ["free"] * 3)
+        await world.disconnect()
+        for _ in range(100):
+            bus.publish("free", b"")
+        with pytest.raises(BusFull):
+            bus.publish("free", b"")
+
+
 async def test_a_full_queue_says_so(open_world: OpenWorld) -> None:
     """It is bounded by number and by size; what is withdrawn makes room, for ever."""
     async with open_world(max_queued_messages=3, max_queued_bytes=1000) as world:
