@@ -277,9 +277,11 @@ class Election:
             return True
         try:
             with trio.move_on_after(_OFFER):
-                if await self.keeper.take_back():
-                    self._offered = False
-                    return False
+                # It is refused where the word that it was given up is stored, and the answer was lost.
+                while not await self.keeper.take_back():
+                    await trio.sleep(_SOON)
+                self._offered = False
+                return False
         except Superseded:
             return True
         log.warning("the lease was given up, and could not be taken back")

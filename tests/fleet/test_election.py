@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 from structlog.testing import capture_logs
-from support.durable import until
+from support.durable import Broker, Fate, until
 from support.fake_bus import FakeBus
 from support.fake_jetstream import FakeJetStream, plug_into
 from trio.testing import MockClock
@@ -264,6 +264,20 @@ async def test_a_lease_that_nobody_takes_is_taken_back(
         assert one.told == ["may send", "may send"]
     async with Candidate(fake_bus, "p-2").running() as second:
         assert await until(lambda: second.elected) < 0.1
+
+
+async def test_a_lease_that_nobody_takes_is_taken_back_although_an_answer_was_lost(
+    autojump_clock: MockClock,
+) -> None:
+    """The word that it is given up is stored, and nobody heard it: a single scheduler awaits its replies."""
+    broker = Broker()
+    async with Candidate(broker.bus, "p-1").running() as first:
+        await until(lambda: first.elected)
+        # Otherwise the next renewal would have found out.
+        await trio.sleep(PERIOD / 4)
+        broker.line.plan(LEASE_SUBJECT, Fate.MUTE)
+        assert not await first.hand_over()
+        assert first.fresh
 
 
 async def test_one_that_cannot_tell_whether_its_lease_was_taken_does_nothing_more(
