@@ -174,7 +174,9 @@ class Fleet:
             NameInUse: another process has this name, and goes on to answer.
             BusError: JetStream refuses the bucket, or cannot be used.
         """
-        await self._absences.await_name(self.name)
+        if self.name != self.instance:
+            # That of the process is nobody else's.
+            await self._absences.await_name(self.name)
         await self._bus.subscribe(f"{self.subject}{PING}", self._answer)
         while True:
             try:

@@ -196,6 +196,16 @@ async def test_a_process_does_not_take_the_name_of_one_that_answers(
             assert await until(lambda: second.fleet.fresh) <= 1
 
 
+async def test_under_the_name_of_its_process_it_asks_nobody(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Where somebody subscribes to everything, the broker would leave the question to that one."""
+    await fake_bus.subscribe(">", lambda _: None)
+    began = trio.current_time()
+    async with Instance(fake_bus, "a-1").running():
+        assert trio.current_time() == began
+
+
 async def test_one_whose_lease_was_retaken_is_known_to_have_had_one(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:
