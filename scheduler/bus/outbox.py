@@ -15,7 +15,7 @@ from scheduler.errors import BusFull, MessageTooLarge
 
 # Withdrawn messages stay in the queue, emptied, until they are passed or there are too many of them.
 _MAX_WITHDRAWN = 1024
-# Beyond the bounds there is room for what may leave while the rest is withheld: that waits for an answer to it.
+# Beyond the bounds, for what may leave while the rest is withheld: that waits for an answer to it.
 _RESERVED_MESSAGES = 100
 _RESERVED_BYTES = 1024 * 1024
 

@@ -2,9 +2,11 @@
 
 An instance that has missed a renewal, or was not seen before, is asked for on its own subject. Where nobody
 subscribes to that, asked twice, it has gone, and nobody waits for its lease to run out. In a cluster that
-proves nothing: its server may be cut off from ours.
+proves nothing: its server may be cut off from ours. Nor does it in the seconds after a new connection: when
+the broker was away, the others are on their way back.
 """
 
+import math
 from collections.abc import Container, Iterable
 from typing import Final
 
@@ -27,6 +29,8 @@ _PATIENCE: Final = 1.0
 """Seconds for the answer of the broker whether anybody subscribes."""
 _MISSED: Final = 0.75 * PERIOD
 """Age of a lease, in seconds, from which a renewal is overdue: a live one is seen anew with each look."""
+_BACK_WITHIN: Final = 6.0
+"""Seconds after a new connection in which others come back, too: they try every five seconds, at least."""
 _NAME_WITHIN: Final = 5.0
 """Seconds in which a process that has the name of this one is to end."""
 _BETWEEN: Final = 0.25
@@ -49,6 +53,27 @@ class _Answer(Value, frozen=True):
 _decode: Final = msgspec.json.Decoder(_Answer).decode
 
 
+class Returning:
+    """Tells whether others may be on their way back, as there is a new connection.
+
+    Args:
+        bus: the connection; the one that it has at first is none of these.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._generation = bus.generation
+        self._since = -math.inf
+
+    @property
+    def may_be(self) -> bool:
+        """Whether they may be; the time begins when this is read first on a connection."""
+        now = trio.current_time()
+        if self._bus.generation != self._generation:
+            self._generation, self._since = self._bus.generation, now
+        return now - self._since < _BACK_WITHIN
+
+
 class Absences:
     """Instances whose subject nobody subscribes to.
 
@@ -58,6 +83,7 @@ class Absences:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._returning = Returning(bus)
         self._times: dict[str, int] = {}
         """Times in a row that nobody subscribed to the subject of a process."""
 
@@ -92,10 +118,13 @@ class Absences:
             else:
                 times[process] = self._times.get(process, 0) + 1 if absent else 0
 
+        returning = self._returning.may_be
         # All at once: those that hang, and let each question wait for its whole time, keep no other one back.
         async with trio.open_nursery() as nursery:
             for member in () if self._bus.clustered else others:
                 process = member.lease.instance
+                if returning and not self.gone(member):
+                    continue
                 if member.age >= _MISSED or self._times.get(process) or process not in known:
                     nursery.start_soon(ask, member)
         if errors:

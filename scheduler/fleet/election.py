@@ -17,6 +17,7 @@ from typing import Any, Final
 import trio
 
 from scheduler.errors import BusError, NotPermitted
+from scheduler.fleet.absences import Returning
 from scheduler.fleet.contested import KEY, ContestedLease
 from scheduler.fleet.fleet import NEWS
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
@@ -90,6 +91,7 @@ class Election:
         self.name = name or instance
         self._bus = js.bus
         self._lease = ContestedLease(js, instance, replicas)
+        self._returning = Returning(js.bus)
         self._roll = Roll(js.bus, self._standing_by)
         self.keeper = LeaseKeeper(
             self._lease.bucket,
@@ -230,7 +232,8 @@ class Election:
             return True
         # In a cluster its server may be cut off from ours; but one of our name is an earlier process of ours.
         namesake = holder.lease.name == self.name
-        asks = namesake or (holder.age >= 2 * PERIOD and not self._bus.clustered)
+        returning = self._returning.may_be
+        asks = namesake or (holder.age >= 2 * PERIOD and not self._bus.clustered and not returning)
         self._absent = self._absent + 1 if asks and await is_absent() else 0
         return self._absent >= (1 if namesake else _TIMES)
 
@@ -278,10 +281,11 @@ class Election:
         try:
             with trio.move_on_after(_OFFER):
                 # It is refused where the word that it was given up is stored, and the answer was lost.
-                while not await self.keeper.take_back():
+                while True:
+                    if await self.keeper.take_back():
+                        self._offered = False
+                        return False
                     await trio.sleep(_SOON)
-                self._offered = False
-                return False
         except Superseded:
             return True
         log.warning("the lease was given up, and could not be taken back")

@@ -133,6 +133,21 @@ async def test_a_single_server_tells_that_the_holder_has_gone(
     assert took >= LEASE if clustered else 2 * PERIOD <= took < 4 * PERIOD
 
 
+async def test_after_the_brokers_absence_the_holder_has_time_to_come_back(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """It tries every five seconds; one that never comes is not waited for until its lease runs out."""
+    second = Candidate(fake_bus, "p-2", absent=True)
+    async with Candidate(fake_bus, "p-1").running() as first:
+        await until(lambda: first.elected)
+        await trio.sleep(1)
+    async with second.running() as following:
+        fake_bus.disconnect()
+        await trio.sleep(1)
+        fake_bus.reconnect()
+        assert 5 < await until(lambda: following.elected) < 10
+
+
 async def test_under_the_name_of_the_holder_the_lease_is_taken_at_once_if_that_has_gone(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,29 @@ async def test_a_single_server_tells_who_has_gone(
         assert await until(lambda: first.owners() == {"a-1"}) <= 4 * PERIOD
 
 
+@pytest.mark.parametrize("comes", [True, False])
+async def test_after_the_brokers_absence_others_have_time_to_come_back(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, comes: bool
+) -> None:
+    """They try every five seconds: one that is a little later keeps its builds; another is not waited for."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first:
+        async with two.running():
+            await trio.sleep(10)
+        kill(fake_bus, "b-1")
+        fake_bus.disconnect()
+        await trio.sleep(1)
+        fake_bus.reconnect()
+        await trio.sleep(4.5)
+        assert first.owners() == {"a-1", "b-1"}
+        if comes:
+            async with two.running():
+                await trio.sleep(20)
+                assert one.changes == 1
+        else:
+            assert await until(lambda: first.owners() == {"a-1"}) < 6
+
+
 async def test_one_that_renews_its_lease_is_not_asked_for(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:
