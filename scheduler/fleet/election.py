@@ -251,7 +251,9 @@ class Election:
                 with trio.move_on_after(PERIOD):
                     await self._news.wait()
                 self._news = trio.Event()
-                await self._lease.look()
+                if await self._lease.look() and self._is_taken():
+                    # The renewal shows it, and ends this process, before more is sent.
+                    self.keeper.renew_soon()
 
     async def _keep(self) -> None:
         try:

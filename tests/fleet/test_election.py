@@ -221,6 +221,22 @@ async def test_one_that_finds_another_holder_ends(
         assert not one.election.fresh
 
 
+async def test_one_that_hears_of_another_holder_ends_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """It was taken for gone; until its next renewal it would send beside the other one."""
+    one, two = Candidate(fake_bus, "p-1", "a"), Candidate(fake_bus, "p-2", "a", absent=True)
+    assert not await one.election.open()
+    await one.election.take(one.is_absent)
+    async with trio.open_nursery() as nursery:
+        began = trio.current_time()
+        nursery.start_soon(two.run)
+        with pytest.RaisesGroup(Superseded, flatten_subgroups=True):
+            await one.election.run()
+        assert trio.current_time() - began < 0.1
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_lease_that_is_offered_is_taken_at_once(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
 ) -> None:
