@@ -6,7 +6,7 @@ It is read from the stream's leader: a replica may be behind, and an instance wo
 from typing import Any, Final
 
 from scheduler.errors import JetStreamError
-from scheduler.fleet.lease import PERIOD, Found, Lease, encode_lease, read_lease
+from scheduler.fleet.lease import Found, Lease, encode_lease, read_lease
 from scheduler.fleet.ledger import ShareLedger, encode_ledger, read_ledger
 from scheduler.jetstream.answers import Stored
 from scheduler.jetstream.api import JetStream
@@ -22,6 +22,8 @@ ELECTION: Final = f"$KV.{BUCKET}.ernest."
 others, so that no instance that shares builds takes its holder for one of its own kind."""
 LIMITS: Final = f"$KV.{BUCKET}.limits"
 """Subject of the document that says who may use how much of the limits over the fleet."""
+_PATIENCE: Final = 4.0
+"""Seconds for a lease to be written: there has to be time for another try, before a renewal is overdue."""
 _NAME_IN_USE: Final = 10058
 
 
@@ -67,7 +69,7 @@ class LeaseBucket:
             WrongLastSequence: another revision stands there.
         """
         ack = await self._js.publish(
-            f"{self._subjects}{key}", encode_lease(lease), expected=expected, timeout=PERIOD
+            f"{self._subjects}{key}", encode_lease(lease), expected=expected, timeout=_PATIENCE
         )
         return ack.sequence
 

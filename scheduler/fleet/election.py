@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import trio
 
-from scheduler.errors import BusError, NotPermitted
+from scheduler.errors import BusError, JetStreamUnavailable, NotPermitted
 from scheduler.fleet.absences import Returning
 from scheduler.fleet.contested import KEY, ContestedLease
 from scheduler.fleet.fleet import NEWS
@@ -143,21 +143,24 @@ class Election:
         Raises:
             BusError: the bus cannot be used.
         """
-        reason = ""
-        with trio.move_on_after(_READY):
-            while True:
-                try:
-                    await self._lease.read()
-                    await self._bus.subscribe(NEWS, lambda _: self._news.set())
-                    await self._roll.open()
-                except BusError as error:
-                    reason = str(error)
-                    if isinstance(error, NotPermitted) or isinstance(error.__cause__, NotPermitted):
-                        return reason
-                else:
-                    return ""
-                await trio.sleep(_AGAIN)
-        return reason or "JetStream does not answer"
+        # Others may be elected meanwhile: as long as JetStream may come, nothing but a lease tells.
+        until = trio.current_time() + _READY
+        while True:
+            try:
+                await self._lease.read()
+                break
+            except BusError as error:
+                passing = isinstance(error, JetStreamUnavailable) or trio.current_time() < until
+                if _is_refused(error) or not passing:
+                    return str(error)
+                self._lease.complain("waits for JetStream, to look at the lease", error)
+            await trio.sleep(_AGAIN)
+        try:
+            await self._bus.subscribe(NEWS, lambda _: self._news.set())
+            await self._roll.open()
+        except BusError as error:
+            return str(error)
+        return ""
 
     async def instances(self) -> list[dict[str, Any]]:
         """Return the holder of the lease and those that stand by, as JSON for operators; asks these.
@@ -323,3 +326,7 @@ class Election:
             self._bus.publish(NEWS, b"")
         except BusError as error:
             log.info("the others see it a little later", reason=str(error))
+
+
+def _is_refused(error: BusError) -> bool:
+    return isinstance(error, NotPermitted) or isinstance(error.__cause__, NotPermitted)

@@ -4,6 +4,7 @@ Such a store has no compare-and-set, so one scheduler works at a time. Where the
 elected by lease (`scheduler.fleet.election`); otherwise the others stand by while one is present.
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -143,8 +144,12 @@ class Documents(Persistence):
         server = await server_info(self._bus)
         absence: Absence | None = NONE
         if server is None or server.jetstream or server.cluster:
+            # Where the server has it, somebody may have the lease already, and be silent as JetStream is.
+            sure = server is not None and server.jetstream
             absence = await find_absence(self._bus)
-            with trio.move_on_after(_READY if server is not None else 0):
+            if sure and absence is not None and absence.passing:
+                log.warning("waiting for JetStream", reason=absence.text, cure=absence.cure)
+            with trio.move_on_after(math.inf if sure else _READY if server is not None else 0):
                 while absence is not None and absence.passing:
                     await trio.sleep(_AGAIN)
                     absence = await find_absence(self._bus)

@@ -174,8 +174,7 @@ class BuildLog:
         self._round = trio.Event()
         """Set when a record was written, or will not be."""
         self._outgrown: Draft | None = None
-        """Last record, if it was over a limit that the broker has lowered. Its events go into smaller ones;
-        an earlier copy of it may still be under way."""
+        """Last record, if it was over a lowered limit: smaller ones follow; a copy may still be under way."""
         self._outgrown_id = ""
 
     def close(self) -> None:
@@ -257,11 +256,13 @@ class BuildLog:
     async def confirm(self) -> None:
         """Commit a record, which shows that no other process has the build; raises as `append`."""
         self._forced = True
-        while self._forced or self._writing:
+        while (forced := self._forced) or self._writing:
             self._begin_to_write()
             await self._round.wait()
             if self.failure is not None:
                 raise self.failure
+            if not forced:
+                return
 
     async def commit_all(self) -> None:
         """Wait until everything is committed, including events that wait for others."""
@@ -391,8 +392,7 @@ class BuildLog:
             assert self._outgrown is not None, "it was given up"
             queue.put_back(draft)
             self.status = status
-            taken = self._outgrown
-            queue.drop(taken)
+            queue.drop(taken := self._outgrown)
             self.status = _status_after(taken, status)
             commit(at_once=False)
         await self._waiters.wake(queue.committed)

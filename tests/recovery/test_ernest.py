@@ -772,6 +772,29 @@ async def test_how_it_came_to_work_is_told(autojump_clock: MockClock, fake_bus: 
         assert site.service.persistence.description == {"store": "fake", "name": "one", "elected": "lease"}
 
 
+async def test_where_jetstream_is_silent_it_is_waited_for(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Another scheduler may have the lease, and be silent for the same reason: presence would not tell."""
+    server = plug_into(fake_bus)
+    server.silent = True
+    ready = trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            store = FakeStore(resumable=True)
+            async with open_service(store=store, bus=fake_bus, instance="one") as site:
+                assert site.service.persistence.description["elected"] == "lease"
+                ready.set()
+
+        nursery.start_soon(run)
+        await trio.sleep(300)
+        assert not ready.is_set()
+        server.silent = False
+        with trio.fail_after(30):
+            await ready.wait()
+
+
 async def test_a_memory_store_needs_no_standing_by(fake_bus: FakeBus) -> None:
     """Without a shared store several schedulers take builds side by side."""
     await answer_pings(fake_bus)
