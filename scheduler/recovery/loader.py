@@ -227,7 +227,7 @@ class Loader:
         build, headings = held.build, entry.headings
         if isinstance(headings, UnreadableLog):
             # A new error: the old one, with its traceback, would refer to this frame, which refers to it.
-            raise UnreadableLog(str(headings))
+            raise type(headings)(str(headings))
         if why := crash_loops.why_left_alone(headings):
             raise UnreadableLog(f"{why}; `scheduler release {build}` has the next one try again")
         log = await self._mark(build, entry, headings)

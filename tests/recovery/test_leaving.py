@@ -90,6 +90,17 @@ async def test_nobody_has_it_and_the_others_are_told(autojump_clock: MockClock) 
     assert "the event 'annotated' is not known here" in line["reason"]
 
 
+async def test_a_status_that_is_not_known_here_is_beyond_this_version_too(autojump_clock: MockClock) -> None:
+    """It is shown with the same cure. Nothing is written behind such a record."""
+    plant = Plant(ignore)
+    await plant.broker.set_up()
+    plant.broker.write(Accepted(CHAIN, DIGEST, "0123456789abcdef"), digest=DIGEST, status="resting")
+    async with plant.run() as process:
+        await until(lambda: is_shown(process), 5)
+        assert process.service.roster.quarantined["b1"].endswith(CURE)
+        assert len(plant.broker.headers()) == 1
+
+
 async def test_it_is_tried_once_by_each(autojump_clock: MockClock) -> None:
     """Two that cannot read it do not pass it to each other for ever."""
     plant = await strange()
