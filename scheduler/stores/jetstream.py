@@ -138,7 +138,7 @@ class JetStreamStore:
             while True:
                 await trio.sleep(_LULL)
                 if self._context.waiting:
-                    await self._end_the_wait()
+                    await self.note_arrivals()
 
     async def _keep_up(self) -> None:
         while True:
@@ -175,19 +175,32 @@ class JetStreamStore:
         if log is not None:
             log.note_lazily(*events)
 
-    async def settle(self, build: str = "") -> None:
-        """Commit all events, also those that wait for others; the caller owns the deadline.
-
-        Args:
-            build: only those of this build; of all where it is empty.
-        """
-        await self._end_the_wait()
-        logs = list(self._logs.values())
-        if build:
-            logs = [log for log in logs if log.build == build]
-        for log in logs:
+    async def settle(self) -> None:
+        """Commit all events, also those that wait for others; the caller owns the deadline."""
+        await self.note_arrivals()
+        for log in list(self._logs.values()):
             with suppress(StoreError):
                 await log.commit_all()
+
+    async def note_arrivals(self) -> None:
+        """Find out which requests have arrived, and queue that; waits for one answer at most.
+
+        Events that wait for others are committed soon.
+        """
+        bus = self._bus
+        logs, generation = list(self._context.waiting), bus.generation
+        counts = [log.departures.count for log in logs]
+        with trio.move_on_after(self.js.timeout):
+            try:
+                await bus.flush()
+            except BusError:
+                return
+            if bus.generation == generation:
+                for log, count in zip(logs, counts, strict=True):
+                    log.arrived(generation, count)
+        async for log in paced(logs, every=_FLUSHED_AT_ONCE):
+            if not log.flush():
+                self._context.waiting.pop(log, None)
 
     def open(self, build: str, *, sequence: int, n: int, epoch: int, at: float = 0.0) -> BuildLog:
         """Continue the log of a build that an earlier process began, whose last record is of ``at``."""
@@ -304,20 +317,3 @@ class JetStreamStore:
         assert self._nursery is not None, "the store does not run"
         if not self._nursery.cancel_scope.cancel_called:
             self._nursery.start_soon(log.write, name=f"log of {log.build}")
-
-    async def _end_the_wait(self) -> None:
-        """Find out which requests have arrived, and commit the events that wait for others."""
-        bus = self._bus
-        logs, generation = list(self._context.waiting), bus.generation
-        counts = [log.departures.count for log in logs]
-        with trio.move_on_after(self.js.timeout):
-            try:
-                await bus.flush()
-            except BusError:
-                return
-            if bus.generation == generation:
-                for log, count in zip(logs, counts, strict=True):
-                    log.arrived(generation, count)
-        async for log in paced(logs, every=_FLUSHED_AT_ONCE):
-            if not log.flush():
-                self._context.waiting.pop(log, None)

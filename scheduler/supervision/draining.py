@@ -21,8 +21,8 @@ class Leaving(Protocol):
     def available(self) -> bool:
         """Whether commits go through, as far as is known."""
 
-    async def settle(self, build: str = "") -> None:
-        """Persist everything that was recorded of a build."""
+    async def note_arrivals(self) -> None:
+        """Find out which requests the broker has, and persist that soon; it has a deadline of its own."""
 
     async def give(self, build: str, to: str) -> None:
         """Write into the log of a build, as the last of this process, who is to take it over."""
@@ -67,10 +67,11 @@ async def give_away(walk: Walk, store: Leaving, to: str) -> None:
     It is left when the walk has ended: `Walk.given` then says whether it was. From here on it is not kept.
     """
     walk.give(partial(store.give, walk.id, to))
-    # As below.
-    with trio.move_on_after(_CLOSING):
-        await store.settle(walk.id)
-    walk.abandon(_CLOSING)
+    # The next owner sends again, or fails, what is not known to have left; and nothing is in a hurry here.
+    await store.note_arrivals()
+    # It may have ended, as nothing was in flight: then it is forgotten, and must not be remembered by this.
+    if walk.steerable:
+        walk.abandon(_CLOSING)
 
 
 async def _leave_all(roster: Roster, store: Store) -> None:

@@ -351,6 +351,9 @@ class Walk:
         """
         # First, as the walk ends by `stop` where nothing is in flight.
         self._give = give
+        if self._recording.in_order:
+            # A late reply that comes behind the last event is then read by the next owner.
+            self._connectors.hand_over(self.id)
         self.stop()
 
     def send_again(self) -> None:

@@ -11,7 +11,8 @@ import pytest
 import trio
 from msgspec.structs import replace
 from support.durable import Plant, Process, flat, until
-from support.fakes import document, encode, ignore
+from support.fake_bus import FakeBus
+from support.fakes import change, document, encode, ignore
 from support.instances import Other
 from trio.testing import MockClock
 
@@ -22,7 +23,7 @@ from scheduler.errors import LogRemoved
 from scheduler.fleet import rebalancing
 from scheduler.fleet.lease import Load, Standing
 from scheduler.fleet.rebalancing import ACCEPT_REST, REFUSED_REST, REST, SETTLED
-from scheduler.journal.records import GIVEN_HEADER, instance_of
+from scheduler.journal.records import GIVEN_HEADER, Position, instance_of
 from scheduler.stores.jetstream import JetStreamStore
 
 GIVEN = "Scheduler-Given-To"
@@ -66,8 +67,10 @@ class Scene:
 
 
 @asynccontextmanager
-async def opened(builds: int = 2, *, takes: bool | None = True, **settings: Any) -> AsyncIterator[Scene]:
-    """The scene; ``takes``: what the other one says to an offer, None: nothing."""
+async def opened(
+    builds: int = 2, *, takes: bool | None = True, gated: bool = False, **settings: Any
+) -> AsyncIterator[Scene]:
+    """The scene; ``takes``: what the other one says to an offer, None: nothing; ``gated``: none is sent."""
     plant = Plant(ignore, **settings)
 
     def says(verb: str, _: Any) -> Any:
@@ -75,13 +78,25 @@ async def opened(builds: int = 2, *, takes: bool | None = True, **settings: Any)
 
     async with plant.run() as process, trio.open_nursery() as nursery:
         for number in range(builds):
-            chain = document("abc", [("a", "b"), ("b", "c")]) | {"id": f"b{number + 1}"}
+            first = change("a", action="approve") if gated else "a"
+            chain = document([first, "b", "c"], [("a", "b"), ("b", "c")]) | {"id": f"b{number + 1}"}
             assert (await process.submit(chain))["status"] == "accepted"
         other = Other(plant.broker, says=says)
         other.lease = replace(other.lease, load=Load())
         await other.open(nursery)
         yield Scene(plant, process, other)
         nursery.cancel_scope.cancel()
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """The broker takes a while to say what has reached it."""
+    flush = FakeBus.flush
+
+    async def slow(bus: FakeBus) -> None:
+        await trio.sleep(seconds)
+        await flush(bus)
+
+    monkeypatch.setattr(FakeBus, "flush", slow)
 
 
 async def test_a_build_is_left_to_the_idle_instance(autojump_clock: MockClock) -> None:
@@ -108,6 +123,34 @@ async def test_what_has_just_left_is_recorded_before_the_build_is_given_away(
         broker = scene.plant.broker
         await until(lambda: any(GIVEN in one for one in broker.headers("b1")), 60)
         assert "sent a" in flat(broker.told("b1"))
+
+
+async def test_a_build_is_given_away_only_once_a_slow_broker_has_said_what_has_left(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is in a hurry: with `never` its next owner would fail what is not known to have left."""
+    monkeypatch.setattr(rebalancing, "SETTLED", 0.0)
+    monkeypatch.setattr(scheduler.supervision.giving, "PERIOD", 0.01)
+    monkeypatch.setattr(scheduler.stores.jetstream, "_LULL", 1_000.0)
+    slow_down(monkeypatch, 3)
+    async with opened() as scene:
+        broker = scene.plant.broker
+        await until(lambda: any(GIVEN in one for one in broker.headers("b1")), 60)
+        assert "sent a" in flat(broker.told("b1"))
+
+
+async def test_a_build_given_away_while_nothing_was_in_flight_is_forgotten(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is taken back its log goes on with the replies, as that of any other build."""
+    slow_down(monkeypatch, 0.4)
+    async with opened(gated=True) as scene:
+        store = scene.process.store
+        await until(lambda: any(GIVEN in one for one in scene.plant.broker.headers("b1")), 60)
+        await until(lambda: not scene.process.service.roster.holds("b1"), 1)
+        await trio.sleep(1)
+        store.positions.see(Position(99, 1))
+        assert store.positions.position("b1") == store.positions.seen
 
 
 async def test_a_build_that_nobody_takes_is_taken_back(autojump_clock: MockClock) -> None:
