@@ -231,6 +231,9 @@ class Rebalancer:
     def _takes(self, offer: _Offer, now: float) -> bool:
         if not self._is_sound or self._roster.full or not self._rests.may_accept(now):
             return False
+        if self._roster.set_aside(offer.build) or self._roster.holds(offer.build):
+            # It would not be taken over, and its giver would wait for that.
+            return False
         return fits(offer.load, self._fleet.keeper.load().components, offer.components)
 
     def _on_given(self, message: Message) -> None:

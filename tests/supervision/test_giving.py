@@ -256,6 +256,14 @@ async def test_an_instance_refuses_what_would_make_it_loaded(autojump_clock: Moc
         assert await scene.offer(components=3, load=12)
 
 
+async def test_an_instance_refuses_a_build_that_it_would_not_take_up(autojump_clock: MockClock) -> None:
+    """It could not read its log before, and does not try again: its giver would wait in vain."""
+    async with opened(builds=0) as scene:
+        scene.process.service.roster.left["b9"] = "beyond this version"
+        assert not await scene.offer(build="b9")
+        assert await scene.offer(build="b8")
+
+
 async def test_an_instance_that_ends_refuses(autojump_clock: MockClock) -> None:
     """It is handing over what it has."""
     async with opened(builds=0) as scene:
