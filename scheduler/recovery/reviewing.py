@@ -51,7 +51,8 @@ async def _review(build: str, roster: Roster, logs: LogReader, others: Callable[
         headings = None if last is None else read_headers(last.headers)
     except UnreadableLog:
         return
-    if headings is None or headings.status is Status.REPORTED:
+    # One that runs here was submitted after the other was removed: of that one, nothing is left.
+    if headings is None or headings.status is Status.REPORTED or roster.walk(build) is not None:
         roster.quarantined.pop(build, None)
         del roster.left[build]
         _log.info(ENDED, build=build)

@@ -101,6 +101,19 @@ async def test_a_status_that_is_not_known_here_is_beyond_this_version_too(autoju
         assert len(plant.broker.headers()) == 1
 
 
+async def test_a_later_build_of_its_id_is_in_no_quarantine(autojump_clock: MockClock) -> None:
+    """It was submitted here soon after the other one was removed, and runs."""
+    plant = Plant(ignore)
+    async with plant.run() as process:
+        roster = process.service.roster
+        roster.quarantined["b1"] = roster.left["b1"] = "beyond this version"
+        assert (await process.submit(document("c", build="b1")))["status"] == "accepted"
+        await trio.sleep(4)
+        assert not is_shown(process)
+        assert not roster.set_aside("b1")
+        assert roster.ids() == ["b1"]
+
+
 async def test_it_is_tried_once_by_each(autojump_clock: MockClock) -> None:
     """Two that cannot read it do not pass it to each other for ever."""
     plant = await strange()
