@@ -30,6 +30,9 @@ class Leaving(Protocol):
 
 _CLOSING = 0.5
 """Seconds for what is being persisted when the grace ends."""
+_GIVING = 30.0
+"""Seconds for that where one build is given away: a start that is persisted is then withdrawn in the log, and
+its next owner need not wonder whether the request has left."""
 
 
 async def hand_over(roster: Roster, store: Store) -> None:
@@ -71,7 +74,7 @@ async def give_away(walk: Walk, store: Leaving, to: str) -> None:
     await store.note_arrivals()
     # It may have ended, as nothing was in flight: then it is forgotten, and must not be remembered by this.
     if walk.steerable:
-        walk.abandon(_CLOSING)
+        walk.abandon(_GIVING)
 
 
 async def _leave_all(roster: Roster, store: Store) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from msgspec.structs import replace
-from support.durable import Plant, Process, flat, until
+from support.durable import Fate, Plant, Process, flat, log_of, until
 from support.fake_bus import FakeBus
 from support.fakes import change, document, encode, ignore
 from support.instances import Other
@@ -25,6 +25,7 @@ from scheduler.fleet.lease import Load, Standing
 from scheduler.fleet.rebalancing import ACCEPT_REST, REFUSED_REST, REST, SETTLED
 from scheduler.journal.records import GIVEN_HEADER, Position, instance_of
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.supervision.draining import give_away
 
 GIVEN = "Scheduler-Given-To"
 """Header of the record with which a build is left; other versions know it by this name."""
@@ -137,6 +138,26 @@ async def test_a_build_is_given_away_only_once_a_slow_broker_has_said_what_has_l
         broker = scene.plant.broker
         await until(lambda: any(GIVEN in one for one in broker.headers("b1")), 60)
         assert "sent a" in flat(broker.told("b1"))
+
+
+async def test_what_was_about_to_be_sent_is_withdrawn_however_slow_the_log_is(
+    autojump_clock: MockClock,
+) -> None:
+    """Its next owner would send it again, or fail it with `never`, as if it might have left."""
+    async with opened(builds=1) as scene, trio.open_nursery() as nursery:
+        broker, process = scene.plant.broker, scene.process
+        await until(lambda: "sent a" in flat(broker.told("b1")), 5)
+        broker.line.plan(log_of("b1"), Fate.HOLD)
+        (asked,) = [message for message, _ in scene.plant.requests]
+        broker.publish(asked.reply, encode({**json.loads(asked.data), "_state": "completed"}))
+        await broker.line.reached(log_of("b1"))
+        walk = process.service.roster.walk("b1")
+        assert walk is not None
+        nursery.start_soon(give_away, walk, process.store, "other")
+        await trio.sleep(3)
+        broker.line.release()
+        await until(lambda: any(GIVEN in one for one in broker.headers("b1")), 5)
+        assert flat(broker.told("b1"))[-2:] == ["started b", "withdrawn b"]
 
 
 async def test_a_build_given_away_while_nothing_was_in_flight_is_forgotten(
