@@ -4,7 +4,6 @@ Such a store has no compare-and-set, so one scheduler works at a time. Where the
 elected by lease (`scheduler.fleet.election`); otherwise the others stand by while one is present.
 """
 
-import math
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -40,6 +39,9 @@ log = Logger()
 BY_PRESENCE: Final = "no scheduler is elected by lease: others stand by while one is present"
 _READY: Final = 5.0
 """Seconds for JetStream to become ready, at the start."""
+_SURELY_READY: Final = 60.0
+"""Seconds for that where the server has it. Not for ever: the account may have none, and where somebody
+subscribes to everything, that is silence as well."""
 _AGAIN: Final = 1.0
 _SETTLE: Final = 0.5
 """Seconds for what is being persisted, before the lease is given up."""
@@ -149,7 +151,7 @@ class Documents(Persistence):
             absence = await find_absence(self._bus)
             if sure and absence is not None and absence.passing:
                 log.warning("waiting for JetStream", reason=absence.text, cure=absence.cure)
-            with trio.move_on_after(math.inf if sure else _READY if server is not None else 0):
+            with trio.move_on_after(_SURELY_READY if sure else _READY if server is not None else 0):
                 while absence is not None and absence.passing:
                     await trio.sleep(_AGAIN)
                     absence = await find_absence(self._bus)

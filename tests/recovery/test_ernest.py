@@ -778,6 +778,8 @@ async def test_where_jetstream_is_silent_it_is_waited_for(
     """Another scheduler may have the lease, and be silent for the same reason: presence would not tell."""
     server = plug_into(fake_bus)
     server.silent = True
+    info = encode({"server": {"name": "n", "ver": "2.15.1", "jetstream": True}})
+    await fake_bus.subscribe("$SYS.REQ.USER.INFO", lambda asked: fake_bus.deliver(asked.reply, info))
     ready = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -788,7 +790,7 @@ async def test_where_jetstream_is_silent_it_is_waited_for(
                 ready.set()
 
         nursery.start_soon(run)
-        await trio.sleep(300)
+        await trio.sleep(45)
         assert not ready.is_set()
         server.silent = False
         with trio.fail_after(30):
