@@ -2,12 +2,12 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from importlib import resources
 from typing import Annotated
 
 from scheduler.commands.parameters import text
 from scheduler.config import parse_providers
 from scheduler.jetstream.capturing import REPLIES, replies_of
+from scheduler.permissions import shipped
 
 _AFTER = f'"$JS.API.STREAM.UPDATE.{REPLIES}"\n'
 
@@ -25,8 +25,7 @@ def permissions(
 
 def read_permissions(providers: Iterable[str] = ()) -> str:
     """Return the shipped file, with lines for providers whose replies have a stream of their own."""
-    shipped = resources.files("scheduler").joinpath("permissions", "nats-server.conf").read_text()
-    before, after, behind = shipped.partition(_AFTER)
+    before, after, behind = shipped().partition(_AFTER)
     indent = before[before.rfind("\n") + 1 :]
     more = "".join(f"{indent}{line}\n" for provider in providers for line in _lines(replies_of(provider)))
     return f"{before}{after}{more}{behind}"
