@@ -21,6 +21,7 @@ from scheduler.client.submit import decode_object, stored_report, whole_report
 from scheduler.client.timeline import FINISHED
 from scheduler.client.view import News, View
 from scheduler.definition.secrets.masking import Secrets
+from scheduler.definition.subjects import EVENTS
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, NotPermitted, SteeringError
 
@@ -110,7 +111,7 @@ async def open_following(bus: Bus, build: str, action: str) -> AsyncIterator[Fol
     subscriptions = []
     try:
         for subject, handler in (
-            (f"scheduler.event.{encode_token(build)}", following.take_event),
+            (f"{EVENTS}{encode_token(build)}", following.take_event),
             (f"{action}.done", lambda message: following.take_report(message, failed=False)),
             (f"{action}.error", lambda message: following.take_report(message, failed=True)),
         ):

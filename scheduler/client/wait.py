@@ -18,6 +18,7 @@ from scheduler.client.lenient import text
 from scheduler.client.report import fetch_status
 from scheduler.client.submit import decode_object
 from scheduler.client.timeline import FINISHED
+from scheduler.definition.subjects import EVENTS
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusClosed, BusError, NotPermitted, SteeringError
 
@@ -126,9 +127,7 @@ class Waiting:
     async def _open_events(self) -> AsyncIterator[None]:
         """Listen for events, which only make the end known sooner."""
         try:
-            subscription = await self.bus.subscribe(
-                f"scheduler.event.{encode_token(self.build)}", self._take_event
-            )
+            subscription = await self.bus.subscribe(f"{EVENTS}{encode_token(self.build)}", self._take_event)
         except NotPermitted:
             yield
             return

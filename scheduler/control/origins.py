@@ -8,9 +8,9 @@ from attrs import field, frozen
 
 _OURS: Final = "Scheduler-"
 """Beginning of the headers that are passed on."""
-_USER: Final = "Scheduler-User"
+USER_HEADER: Final = "Scheduler-User"
 """Header with the user that the broker vouched for where the question came in."""
-_SENDER: Final = "Scheduler-Sender"
+SENDER_HEADER: Final = "Scheduler-Sender"
 """Header with the sender of the question, which takes turns with others."""
 
 
@@ -34,8 +34,8 @@ class Origin:
 
     def passed_on(self) -> dict[str, str]:
         """Return the headers with which a question is passed on."""
-        user = {_USER: quote(self.user)} if self.user else {}
-        return {**self.headers, **user, _SENDER: quote(self.sender)}
+        user = {USER_HEADER: quote(self.user)} if self.user else {}
+        return {**self.headers, **user, SENDER_HEADER: quote(self.sender)}
 
 
 def read_origin(user: str, sender: str, headers: Mapping[str, str] | None, *, passed: bool) -> Origin:
@@ -49,7 +49,7 @@ def read_origin(user: str, sender: str, headers: Mapping[str, str] | None, *, pa
             say of its sender holds. Where the broker vouches for a sender, it is none of them.
     """
     ours = {name: value for name, value in (headers or {}).items() if name.startswith(_OURS)}
-    told_user, told_sender = ours.pop(_USER, ""), ours.pop(_SENDER, "")
+    told_user, told_sender = ours.pop(USER_HEADER, ""), ours.pop(SENDER_HEADER, "")
     if passed and not user:
         return Origin(unquote(told_user), unquote(told_sender) or sender, ours, passed=True)
     return Origin(user, sender, ours, passed=passed)

@@ -14,11 +14,15 @@ from scheduler.errors import TemplateError
 
 CONTROL: Final = "scheduler.build."
 """Beginning of the subjects for operators' questions and commands."""
+EVENTS: Final = "scheduler.event."
+"""Beginning of the subjects for the progress of a build; its encoded id follows."""
 RESERVED_TYPES: Final = frozenset({"build", "service", "environment", "scheduler"})
 RESERVED_PROVIDERS: Final = frozenset({"done", "error", "mapping", "definition", "validation"})
 
-_VERBS: Final = ("create", "update", "delete", "get", "find")
-_SUFFIXES: Final = ("done", "error")
+VERBS: Final = ("create", "update", "delete", "get", "find")
+"""Second tokens of requests to connectors."""
+SUFFIXES: Final = ("done", "error")
+"""Last tokens of reports, and of replies on shared subjects."""
 _REQUEST_TOKENS: Final = 3
 _GATEWAY: Final = "_GR_"
 _GATEWAY_TOKENS: Final = 3
@@ -35,7 +39,7 @@ def reply_subjects(types: Iterable[str] = ("*",), provider: str = "*") -> tuple[
     503.
     """
     return tuple(
-        f"{type_}.{verb}.{provider}.{suffix}" for type_ in types for verb in _VERBS for suffix in _SUFFIXES
+        f"{type_}.{verb}.{provider}.{suffix}" for type_ in types for verb in VERBS for suffix in SUFFIXES
     )
 
 
@@ -110,9 +114,9 @@ def may_be_answered(reply: str) -> bool:
         tokens = tokens[_GATEWAY_TOKENS:]
         if not tokens:
             return False
-    if tokens[0] in RESERVED_TYPES or tokens[0].startswith("$") or tokens[-1] in _SUFFIXES:
+    if tokens[0] in RESERVED_TYPES or tokens[0].startswith("$") or tokens[-1] in SUFFIXES:
         return False
-    return not (len(tokens) == _REQUEST_TOKENS and tokens[1] in _VERBS)
+    return not (len(tokens) == _REQUEST_TOKENS and tokens[1] in VERBS)
 
 
 HeaderValue = NewType("HeaderValue", str)

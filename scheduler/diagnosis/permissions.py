@@ -14,7 +14,7 @@ from attrs import field, frozen
 from scheduler.bus import Bus, Message
 from scheduler.bus.interest import SUBJECT as CONNECTIONS
 from scheduler.definition.reply_subjects import EVERY, EVERY_BEAT, OLD
-from scheduler.definition.subjects import CONTROL, REPLY_SUBJECTS
+from scheduler.definition.subjects import CONTROL, EVENTS, REPLY_SUBJECTS
 from scheduler.diagnosis import Diagnosis, Level
 from scheduler.diagnosis.versions import TRACES, parse
 from scheduler.dispatch.cancelling import CANCEL
@@ -77,7 +77,7 @@ def _core() -> list[Need]:
         Need("$SRV.PING.scheduler", "the question whether another scheduler is running"),
         Need(CONNECTIONS, "the question whether a silent scheduler subscribes", Level.NOTE),
         Need(CANDIDATES, "the question whether another scheduler is starting"),
-        Need("scheduler.event.*", "progress", Level.WARNING, ("scheduler.event.doctor",)),
+        Need(f"{EVENTS}*", "progress", Level.WARNING, (f"{EVENTS}doctor",)),
         Need(
             f"{CANCEL}*.*.*",
             "word to connectors that an attempt was given up",

@@ -25,10 +25,12 @@ from scheduler.plan import Request
 from scheduler.plan.outcome import Outcome, failure
 from scheduler.runtime.log_limits import RateLimitedLog
 
+ATTEMPT: Final = "Nats-Msg-Id"
+"""Header of a request: id of the attempt."""
 KEY: Final = "Scheduler-Component-Key"
 """Header that is the same over all attempts of a component."""
-_HEADERS: Final = HeaderForm("Nats-Msg-Id", KEY, HEARTBEAT)
-_HEADERS_ASKING: Final = HeaderForm("Nats-Msg-Id", KEY, HEARTBEAT, WITHIN)
+_HEADERS: Final = HeaderForm(ATTEMPT, KEY, HEARTBEAT)
+_HEADERS_ASKING: Final = HeaderForm(ATTEMPT, KEY, HEARTBEAT, WITHIN)
 FIRST_PAUSE: Final = 0.05
 """Seconds until a request that nobody received goes out again, the first time; then longer."""
 _LAST_PAUSE: Final = 2.0

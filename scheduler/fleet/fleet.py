@@ -25,7 +25,7 @@ NEWS: Final = "scheduler.fleet.news"
 CAME: Final = "another instance has come"
 WENT: Final = "another instance has gone: its builds are taken over"
 MADE_AGAIN: Final = "the bucket of the leases was removed: it is made again"
-_ORPHANS: Final = b"orphans"
+ORPHANS: Final = b"orphans"
 """Content of the news that there is a build which no instance has; earlier versions do not read it."""
 _BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
@@ -238,11 +238,11 @@ class Fleet:
 
     def tell_of_orphans(self) -> None:
         """Tell the others that there is a build which no instance has. Synchronous."""
-        self._spread(_ORPHANS)
+        self._spread(ORPHANS)
 
     def _hear(self, message: Message) -> None:
         self._news.set()
-        if message.data == _ORPHANS:
+        if message.data == ORPHANS:
             self.on_change()
 
     def _spread(self, news: bytes = b"") -> None:

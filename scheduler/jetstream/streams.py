@@ -30,11 +30,13 @@ from scheduler.runtime.logger import Logger
 __all__ = [
     "BUCKET",
     "LOG",
+    "LOGS",
     "OBJECTS",
     "PROBE",
     "REPLIES",
     "REPORTS",
     "SENTINEL",
+    "STORED_REPORTS",
     "StreamLayout",
     "configs",
     "log_subject",
@@ -52,6 +54,10 @@ REPORTS: Final = "SCHEDULER_REPORTS"
 BUCKET: Final = "SCHEDULER_OBJECTS"
 OBJECTS: Final = f"OBJ_{BUCKET}"
 
+LOGS: Final = "scheduler.log."
+"""Beginning of the subjects of logs; the encoded id of the build follows."""
+STORED_REPORTS: Final = "scheduler.report."
+"""Beginning of the subjects of stored reports; the encoded id and the number of the run follow."""
 SUBJECT_HEADER: Final = "Scheduler-Subject"
 SUMMARY_HEADER: Final = "Scheduler-Summary"
 """Header of a stored report: subject on which it is published."""
@@ -72,12 +78,12 @@ _REPLY_AGE: Final = 72 * 3600 * 1_000_000_000
 
 def log_subject(build: str) -> str:
     """Return the subject of a build's log."""
-    return f"scheduler.log.{encode_token(build)}"
+    return f"{LOGS}{encode_token(build)}"
 
 
 def report_subject(build: str, run: int | Literal["*"]) -> str:
     """Return the subject of the report of one run of a build, or of all its runs."""
-    return f"scheduler.report.{encode_token(build)}.{run}"
+    return f"{STORED_REPORTS}{encode_token(build)}.{run}"
 
 
 def configs(layout: StreamLayout) -> list[dict[str, Any]]:
@@ -109,8 +115,8 @@ def configs(layout: StreamLayout) -> list[dict[str, Any]]:
         replies["persist_mode"] = "async"
     return [
         *({**replies, "name": name, "subjects": subjects} for name, subjects in captures(layout).items()),
-        {**common, "name": LOG, "subjects": ["scheduler.log.*"]},
-        {**common, "name": REPORTS, "subjects": ["scheduler.report.*.*"]},
+        {**common, "name": LOG, "subjects": [f"{LOGS}*"]},
+        {**common, "name": REPORTS, "subjects": [f"{STORED_REPORTS}*.*"]},
         {
             **common,
             "name": OBJECTS,

@@ -36,7 +36,7 @@ class Told(Protocol):
         """Publish a message about the build."""
 
 
-class _Beat(msgspec.Struct, omit_defaults=True, gc=False):
+class BeatEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """Last word of the connector of a component, as it is published."""
 
     component: str
@@ -83,7 +83,7 @@ class BeatFeed:
         # In a function of its own, so that no track is kept alive while there is nothing new.
         news, self._news = self._news, {}
         for track, calls in news.items():
-            beats: list[_Beat] = []
+            beats: list[BeatEvent] = []
             async for call in paced(calls, every=_AT_ONCE):
                 if (beat := _beat(track, call)) is not None:
                     beats.append(beat)
@@ -95,14 +95,14 @@ class BeatFeed:
             await trio.lowlevel.checkpoint()
 
 
-def _beat(track: Told, call: Call) -> _Beat | None:
+def _beat(track: Told, call: Call) -> BeatEvent | None:
     """Return the last word on an attempt; None where it has ended."""
     pulse, request = call.pulse, call.request
     if pulse is None or pulse.heard is None or call.answered:
         return None
     time = track.timings.clock() - (trio.current_time() - pulse.heard)
     masked = track.plan.texts.masked
-    return _Beat(
+    return BeatEvent(
         request.component,
         request.started.failed + 1,
         time,

@@ -22,6 +22,7 @@ import trio
 from scheduler.bus import Bus
 from scheduler.definition.graph import Vertex
 from scheduler.definition.strictjson import encode
+from scheduler.definition.subjects import EVENTS
 from scheduler.definition.tokens import encode_token
 from scheduler.dispatch.call import Call
 from scheduler.errors import BusError
@@ -45,7 +46,7 @@ _ERROR_SHOWN = 1_000
 _MICROSECONDS: Final = 1e6
 
 
-class _Step(msgspec.Struct, omit_defaults=True, gc=False):
+class ComponentEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An event of one component, as it is published."""
 
     component: str
@@ -61,7 +62,7 @@ class _Step(msgspec.Struct, omit_defaults=True, gc=False):
     retry_in: float | None = None
 
 
-class _Event(msgspec.Struct, omit_defaults=True, gc=False):
+class BuildEvent(msgspec.Struct, omit_defaults=True, gc=False):
     """An event of the whole build, or of what an operator did to a component."""
 
     event: str
@@ -130,14 +131,14 @@ class Track(Observer):
         self._notices = notices
         self._failing = False
         """Whether the first failure of this run was told."""
-        self._events: list[_Step | _Event] = []
+        self._events: list[ComponentEvent | BuildEvent] = []
         # A dict, as it is mostly empty, and an empty set takes three times the memory.
         self._resumed: dict[Vertex, None] = {}
         """Components in flight since an earlier process: times of their replies are known from now on
         only."""
         self.source = secrets.token_hex(4)
         """Text that is unique among the processes and runs that publish events of this build."""
-        self._subject = f"scheduler.event.{encode_token(plan.build.id)}"
+        self._subject = f"{EVENTS}{encode_token(plan.build.id)}"
 
     def revision(self) -> int:
         """Return the number that changes with every event of the build."""
@@ -154,7 +155,9 @@ class Track(Observer):
         due = self.timings.note_sent(vertex, now)
         if self._resumed:
             self._resumed.pop(vertex, None)
-        self._note(_Step(self._ids[vertex], "running", self.sequence + 1, now, attempt, _seconds(due, now)))
+        self._note(
+            ComponentEvent(self._ids[vertex], "running", self.sequence + 1, now, attempt, _seconds(due, now))
+        )
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
         """Implement `Observer.resumed`: the component runs since its request left, in whichever process."""
@@ -163,7 +166,7 @@ class Track(Observer):
         if self.timings.sent(vertex) is None:
             # No log says when.
             self.timings.note_sent(vertex, now)
-        self._note(_Step(self._ids[vertex], "running", self.sequence + 1, now, attempt))
+        self._note(ComponentEvent(self._ids[vertex], "running", self.sequence + 1, now, attempt))
 
     def departed(self, vertex: Vertex) -> None:
         """Implement `Observer.departed`."""
@@ -173,12 +176,12 @@ class Track(Observer):
     def waits(self, vertex: Vertex) -> None:
         """Implement `Observer.waits`."""
         self.timings.note_waiting(vertex)
-        self._note(_Step(self._ids[vertex], "waiting", self.sequence + 1, self.timings.clock()))
+        self._note(ComponentEvent(self._ids[vertex], "waiting", self.sequence + 1, self.timings.clock()))
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """Implement `Observer.retries`."""
         now = self.timings.clock()
-        step = _Step(self._ids[vertex], "retrying", self.sequence + 1, now, attempt)
+        step = ComponentEvent(self._ids[vertex], "retrying", self.sequence + 1, now, attempt)
         step.seconds = _seconds(self.timings.sent(vertex), now)
         step.error, step.retry_in = self._shown(error), round(pause, 3)
         self._note(step)
@@ -190,7 +193,7 @@ class Track(Observer):
         sent = timings.note_settled(vertex, now, completed=error is None)
         seconds = _seconds(sent, now)
         state = "completed" if error is None else "errored"
-        step = _Step(self._ids[vertex], state, self.sequence + 1, now, attempt, None, seconds)
+        step = ComponentEvent(self._ids[vertex], state, self.sequence + 1, now, attempt, None, seconds)
         self._note(step)
         if error is not None:
             step.error = self._shown(error)
@@ -202,7 +205,7 @@ class Track(Observer):
         """Implement `Observer.skipped`."""
         now = self.timings.clock()
         for vertex in vertices:
-            self._note(_Step(self._ids[vertex], "skipped", self.sequence + 1, now))
+            self._note(ComponentEvent(self._ids[vertex], "skipped", self.sequence + 1, now))
 
     def happened(self, what: str, vertex: Vertex | None = None, order: Order | None = None) -> None:
         """Implement `Observer.happened`."""
@@ -211,7 +214,7 @@ class Track(Observer):
         if vertex is not None and what == "skipped":
             self.timings.note_supplied(vertex, now)
         component = None if vertex is None else self._ids[vertex]
-        event = _Event(what, self.sequence + 1, now, component)
+        event = BuildEvent(what, self.sequence + 1, now, component)
         if order is not None:
             self.orders.add(order)
             event.by, event.vouched, event.reason = order.by or None, bool(order.user), order.reason or None
@@ -228,7 +231,7 @@ class Track(Observer):
         """
         text = f"{in_flight} in flight"
         now = self.timings.clock()
-        self._note(_Event("taken_over", self.sequence + 1, now, text=text, owner=owner or None))
+        self._note(BuildEvent("taken_over", self.sequence + 1, now, text=text, owner=owner or None))
 
     def unkept(self, order: Order) -> None:
         """Implement `Observer.unkept`."""
@@ -249,7 +252,7 @@ class Track(Observer):
             status: that of the report.
             error: first cause; None where every change is completed.
         """
-        event = _Event("finished", self.sequence + 1, self.timings.clock())
+        event = BuildEvent("finished", self.sequence + 1, self.timings.clock())
         event.status, event.error = status, None if error is None else self._shown(error)
         self._note(event)
 
@@ -264,7 +267,7 @@ class Track(Observer):
             # Without a cause nothing of the build has failed: an operator has had an attempt given up.
             return
         self._failing = True
-        self._note(_Event("failing", self.sequence + 1, now, component, error=error))
+        self._note(BuildEvent("failing", self.sequence + 1, now, component, error=error))
         if self._notices is not None:
             self._notices.failing(self.plan, now)
 
@@ -275,7 +278,7 @@ class Track(Observer):
     def _shown(self, error: str) -> str:
         return self.plan.texts.masked(error, _ERROR_SHOWN)
 
-    def _note(self, event: _Step | _Event) -> None:
+    def _note(self, event: ComponentEvent | BuildEvent) -> None:
         """Note an event with the next number, to be published soon."""
         if not self._events:
             self._feed.stir(self)

@@ -18,13 +18,13 @@ from scheduler.supervision.refusals import refused
 
 SUBMIT: Final = "submit"
 """Last word of the subject on which an instance takes builds that others pass on to it."""
-_INTAKE: Final = "Scheduler-Intake"
+INTAKE_HEADER: Final = "Scheduler-Intake"
 """Header: subject on which the build came in."""
-_SENDER: Final = "Scheduler-Sender"
+SENDER_HEADER: Final = "Scheduler-Sender"
 """Header: its sender (`senders.sender_of`), percent-encoded."""
-_EXPIRES: Final = "Scheduler-Expires"
+EXPIRES_HEADER: Final = "Scheduler-Expires"
 """Header: time after which it is not taken any more, in seconds since 1970, by the sending instance."""
-_LOAD: Final = "Scheduler-Load"
+LOAD_HEADER: Final = "Scheduler-Load"
 """Header of an answer: number of renewals of the lease there, and of active components."""
 ELSEWHERE: Final = frozenset({"busy", "shutting_down"})
 """Codes of refusals that have nothing to do with the build: another instance may take it."""
@@ -43,9 +43,9 @@ class Headers(Value, frozen=True):
     def encode(self) -> dict[str, str]:
         """Return them as they are sent."""
         return {
-            _INTAKE: self.intake,
-            _SENDER: quote(self.sender, safe=" "),
-            _EXPIRES: f"{self.expires:.3f}",
+            INTAKE_HEADER: self.intake,
+            SENDER_HEADER: quote(self.sender, safe=" "),
+            EXPIRES_HEADER: f"{self.expires:.3f}",
         }
 
 
@@ -53,14 +53,18 @@ def read_headers(message: Message) -> Headers | None:
     """Return the headers of a build that was passed on; None where they are none."""
     headers = message.headers or {}
     try:
-        return Headers(headers[_INTAKE], unquote(headers.get(_SENDER, "")), float(headers.get(_EXPIRES, "")))
+        return Headers(
+            headers[INTAKE_HEADER],
+            unquote(headers.get(SENDER_HEADER, "")),
+            float(headers.get(EXPIRES_HEADER, "")),
+        )
     except (KeyError, ValueError):
         return None
 
 
 def load_header(report: Report) -> Mapping[str, str]:
     """Return the header of an answer that tells the load."""
-    return {_LOAD: f"{report.count} {report.components}"}
+    return {LOAD_HEADER: f"{report.count} {report.components}"}
 
 
 class _Error(msgspec.Struct):
@@ -88,7 +92,7 @@ _decode: Final = msgspec.json.Decoder(Answer).decode
 def read_report(message: Message) -> Report | None:
     """Return the load that an answer tells; None where it tells none."""
     try:
-        renewals, _, components = (message.headers or {}).get(_LOAD, "").partition(" ")
+        renewals, _, components = (message.headers or {}).get(LOAD_HEADER, "").partition(" ")
         return Report(int(renewals), int(components))
     except ValueError:
         return None

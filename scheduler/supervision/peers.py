@@ -64,7 +64,7 @@ _MOST_NAMED = 20
 """Log lines about other schedulers at a time: anybody may answer, under any name."""
 
 
-class _Words(msgspec.Struct):
+class CandidateWords(msgspec.Struct):
     """Message of a candidate, or an answer to service discovery, as far as it is read."""
 
     id: str = ""
@@ -339,9 +339,9 @@ class Peers:
             _log.warning("cannot tell whether another scheduler writes", error=str(error))
             return None
 
-    async def _ask(self, subject: str, data: bytes, seconds: float) -> list[_Words] | None:
+    async def _ask(self, subject: str, data: bytes, seconds: float) -> list[CandidateWords] | None:
         """Return the answers that come in time; None where the question could not be sent."""
-        answers: list[_Words] = []
+        answers: list[CandidateWords] = []
 
         def take(message: Message) -> None:
             words = _read(message)
@@ -362,8 +362,8 @@ class Peers:
         return None
 
 
-def _read(message: Message) -> _Words | None:
+def _read(message: Message) -> CandidateWords | None:
     try:
-        return msgspec.json.decode(message.data, type=_Words)
+        return msgspec.json.decode(message.data, type=CandidateWords)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None

@@ -13,6 +13,7 @@ from scheduler.config import Settings
 from scheduler.control.endpoint import Control
 from scheduler.control.eta import EtaEstimator
 from scheduler.control.parts import Parts
+from scheduler.fleet.absences import answer_of
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import PERIOD, Lease, Load, Standing
@@ -84,7 +85,7 @@ class Other:
         verb = message.subject.rpartition(".")[2]
         if verb == "ping":
             if self.there:
-                self.broker.bus.deliver(message.reply, b"{}")
+                self.broker.bus.deliver(message.reply, answer_of(self.instance))
             return
         question = json.loads(message.data)
         self.asked.append((verb, question, dict(message.headers or {})))

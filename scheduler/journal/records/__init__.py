@@ -43,7 +43,15 @@ from scheduler.journal.records.orders import (
     orders_header,
     read_orders,
 )
-from scheduler.journal.records.record import VERSION, Position, Record, compose, decode_record, earliest
+from scheduler.journal.records.record import (
+    VERSION,
+    Position,
+    Record,
+    compose,
+    decode_record,
+    earliest,
+    record_schema,
+)
 from scheduler.journal.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
 from scheduler.journal.records.wire import (
     TIMED,
@@ -88,5 +96,6 @@ __all__ = [
     "read_headers",
     "read_orders",
     "record_id_of",
+    "record_schema",
     "tombstone",
 ]

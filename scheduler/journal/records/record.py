@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from scheduler.definition.strictjson import Raw, encode
 from scheduler.journal.events import Event
 from scheduler.journal.records.strict import left, read, strange_field
-from scheduler.journal.records.wire import Elsewhere, read_event
+from scheduler.journal.records.wire import Elsewhere, event_schema, read_event
 from scheduler.runtime.values import Value
 
 VERSION = 1
@@ -104,6 +104,14 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
 
 _decode = msgspec.json.Decoder(_Record).decode
 _FIELDS = frozenset(_Record.__struct_fields__)
+
+
+def record_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a record, with its events."""
+    record, event = msgspec.json.schema(_Record), event_schema()
+    definitions = {**record["$defs"], **event.pop("$defs")}
+    definitions[_Record.__name__]["properties"]["events"]["items"] = event
+    return {**record, "$defs": definitions}
 
 
 def compose(

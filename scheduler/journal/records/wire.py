@@ -273,6 +273,12 @@ def encode_event(event: Event | Elsewhere, time: float | None = None, sent: floa
     return encode(wire)
 
 
+def event_schema() -> dict[str, Any]:
+    """Return the JSON Schema of an event as it stands in a record."""
+    schema: dict[str, Any] = msgspec.json.schema(_AnyWire)
+    return schema
+
+
 def accepted_chunks(event: Accepted) -> Iterator[bytes]:
     """Yield the JSON of `encode_event` in pieces, each made within milliseconds for any build."""
     yield encode_event(replace(event, document={})).removesuffix(b"{}}")
