@@ -208,7 +208,13 @@ def _try(session: nox.Session, made: Path) -> None:
         if session.run(command, "--version", external=True, silent=True) != f"{version}\n":
             session.error(f"scheduler --version does not say {version}")
         # Files that are no modules: documents, schemas, the permissions; the demo runs an example.
-        for words in (["help", "operating"], ["schema", "build"], ["schema", "reply"], ["permissions"]):
+        for words in (
+            ["help", "operating"],
+            ["schema", "build"],
+            ["schema", "reply"],
+            ["permissions"],
+            ["asyncapi"],
+        ):
             session.run(command, *words, external=True, silent=True)
         session.run(command, "demo", "--latency", "100ms", external=True)
     shutil.rmtree(folder)

@@ -288,6 +288,14 @@ COMMANDS: Final = (
     ),
     CommandEntry(
         OPERATE,
+        "asyncapi",
+        "Print an AsyncAPI document of all subjects and messages.",
+        "asyncapi > asyncapi.yaml",
+        "Who may publish and subscribe, what a message has to be, and examples; made of the code itself.",
+        hidden="",
+    ),
+    CommandEntry(
+        OPERATE,
         "release",
         "Release a quarantined build so that it is loaded again.",
         "release prod-eu-1",
