@@ -21,7 +21,7 @@ class Wire:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._messages = document["components"]["messages"]
-        self._channels = document["channels"]
+        self._channels: dict[str, Any] = document["channels"]
         self._operations = document["operations"].values()
         self._components = {"components": {"schemas": document["components"]["schemas"]}}
         self._validators: dict[str, Draft7Validator] = {}
@@ -39,7 +39,7 @@ class Wire:
 
     def channel(self, subject: str) -> str:
         """The channel of a subject; of several the one with the longest subject, as that says most."""
-        found = {
+        found: dict[str, str] = {
             pattern: name
             for name, channel in self._channels.items()
             for pattern in channel["x-nats-subjects"]
