@@ -119,6 +119,7 @@ def _jetstream(providers: Sequence[str]) -> list[Need]:
         Need(NEWS, "word to other instances"),
         Need(CHANGED, "word of the limits that instances share"),
         Need(f"{INSTANCE}*.*", "questions to other instances", samples=(f"{INSTANCE}doctor.doctor",)),
+        Need(f"{CONTROL}instances", "the question of a probe, under this login", Level.NOTE),
         *(Need(f"$JS.API.STREAM.{verb}.{KV_LEASES}", "leases") for verb in ("CREATE", "MSG.GET", "PURGE")),
         Need("$JS.API.INFO", "the question for JetStream"),
         Need("$JS.API.STREAM.NAMES", "the question which streams overlap with ours", Level.WARNING),

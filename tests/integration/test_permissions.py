@@ -669,6 +669,15 @@ def test_nobody_gets_in_without_a_password(shared: Guarded) -> None:
         assert "refuses our credentials" in command.output
 
 
+def test_a_probe_may_ask_under_the_login_of_the_service(guarded: Guarded) -> None:
+    """Which instances there are; what else an operator may ask is refused to it."""
+    scheduler = guarded.scheduler("--instance", "scheduler-0")
+    probe = guarded.command("scheduler", "instances", "--json")
+    assert (probe.wait(), '"scheduler-0"' in probe.output) == (0, True)
+    assert guarded.command("scheduler", "list").wait() == 1
+    assert scheduler.running
+
+
 def test_the_file_allows_what_the_doctor_asks_for() -> None:
     """Neither knows of a permission that the other does not."""
     text = read_permissions().partition("user: connector")[0]
