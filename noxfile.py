@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import time
 import zipfile
@@ -33,6 +34,8 @@ LOCKS = {".ci/requirements.lock": ("build",), ".ci/tests.lock": ("build", "test"
 """Lock files of the package and of its tests, by version and hash, with their dependency groups."""
 DIST = Path("dist")
 """Folder that `package` writes the wheel and the source distribution into."""
+BUILDERS = ("podman", "docker")
+"""Programs that build images and run them, the first that works."""
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
 """Parallel tests. Distributed by groups, the tests of a dead worker were lost, and the run never ended."""
 
@@ -214,10 +217,34 @@ def _try(session: nox.Session, made: Path) -> None:
             ["schema", "reply"],
             ["permissions"],
             ["asyncapi"],
+            ["deploy", "nats"],
         ):
             session.run(command, *words, external=True, silent=True)
         session.run(command, "demo", "--latency", "100ms", external=True)
     shutil.rmtree(folder)
+
+
+@nox.session
+def container(session: nox.Session) -> None:
+    """Build the image of `Containerfile`, and use it as it is deployed: no rights, a read-only root."""
+    builder = next((name for name in BUILDERS if _works(name)), None)
+    if builder is None:
+        session.skip(f"NO IMAGE WAS BUILT OR TRIED: neither {' nor '.join(BUILDERS)} works here")
+    [version] = re.findall(r'(?m)^__version__ = "(.+)"$', Path("scheduler/__init__.py").read_text())
+    image = f"localhost/scheduler:{version}"
+    session.run(builder, "build", "--file", "Containerfile", "--tag", image, ".", external=True)
+    bare = ("run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--network", "none")  # noqa: S108
+    if session.run(builder, *bare, image, "--version", external=True, silent=True) != f"{version}\n":
+        session.error(f"the image does not say that it is {version}")
+    session.run(builder, *bare, image, "demo", "--latency", "100ms", external=True)
+
+
+def _works(builder: str) -> bool:
+    """Whether a builder of images is there, and the service that it needs."""
+    if shutil.which(builder) is None:
+        return False
+    asked = subprocess.run([builder, "info"], capture_output=True, timeout=60, check=False)  # noqa: S603
+    return asked.returncode == 0
 
 
 @nox.session

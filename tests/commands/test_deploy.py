@@ -1,0 +1,113 @@
+"""``scheduler deploy`` as it is called: what it prints, what it writes, and what it never overwrites."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from scheduler import cli
+from scheduler.deploy.files import KINDS, Kind, public_files
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """All files of a folder, with their texts."""
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_are_printed(capsys: pytest.CaptureFixture[str], kind: Kind) -> None:
+    """One after another, each under its name, and no key among them."""
+    assert cli.main(["deploy", kind]) == 0
+    out, err = capsys.readouterr()
+    assert out == "\n".join(f"# ---- {name}\n{text}" for name, text in public_files(kind).items())
+    assert "--output FOLDER writes these" in err
+    assert "SUA" not in out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_files_are_written(capsys: pytest.CaptureFixture[str], tmp_path: Path, kind: Kind) -> None:
+    """As they are printed, and what is secret for nobody else."""
+    folder = tmp_path / "new" / "deploy"
+    assert cli.main(["deploy", kind, "--output", str(folder)]) == 0
+    assert f"written: {folder}" in capsys.readouterr().err
+    found = contents(folder)
+    for name, text in public_files(kind).items():
+        assert found[name] == text
+    for name in found:
+        private = not stat.S_IMODE((folder / name).stat().st_mode) & 0o077
+        assert private is (name.startswith("keys/") or name == "broker.env"), name
+    assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o700
+    assert {"keys/scheduler.nk", "keys/operator.nk", "keys/route.password", ".gitignore"} <= set(found)
+
+
+def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Where one file is there, none is written; it is named."""
+    (tmp_path / "compose.yaml").write_text("mine")
+    assert cli.main(["deploy", "compose", "--output", str(tmp_path)]) == 2
+    assert "has compose.yaml already; --force overwrites" in capsys.readouterr().err
+    assert contents(tmp_path) == {"compose.yaml": "mine"}
+
+
+def test_force_overwrites_files_and_keeps_keys(tmp_path: Path) -> None:
+    """A key that is there may be in use, and one that is missing is drawn."""
+    assert cli.main(["deploy", "compose", "--output", str(tmp_path)]) == 0
+    before = contents(tmp_path)
+    (tmp_path / "compose.yaml").write_text("mine")
+    (tmp_path / "keys" / "operator.nk").unlink()
+    assert cli.main(["deploy", "compose", "--output", str(tmp_path), "--force"]) == 0
+    after = contents(tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {"keys/operator.nk", "broker.env"}
+    assert set(after) == set(before)
+
+
+def test_keys_alone_are_taken_over(tmp_path: Path) -> None:
+    """So one folder of keys serves several kinds of files."""
+    assert cli.main(["deploy", "nats", "--output", str(tmp_path / "a")]) == 0
+    (tmp_path / "b").mkdir()
+    (tmp_path / "a" / "keys").rename(tmp_path / "b" / "keys")
+    assert cli.main(["deploy", "systemd", "--output", str(tmp_path / "b")]) == 0
+    keys = [
+        {line for line in (tmp_path / name / "broker.env").read_text().splitlines() if "_NKEY=" in line}
+        for name in ("a", "b")
+    ]
+    assert keys[0] == keys[1]
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"nonsense", b"", None])
+def test_a_key_that_cannot_be_read_is_not_replaced(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes | None
+) -> None:
+    """It is named, and nothing is written."""
+    path = tmp_path / "keys" / "scheduler.nk"
+    path.parent.mkdir()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert cli.main(["deploy", "nats", "--output", str(tmp_path), "--force"]) == 2
+    assert f"{str(path)!r}" in (err := capsys.readouterr().err)
+    assert err.startswith("scheduler: --output: the key ")
+    assert err.count("\n") == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["keys"]
+
+
+def test_a_password_that_is_none_is_not_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """It would be a part of URLs and of the brokers' configuration."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "route.password").write_text("a b@c")
+    assert cli.main(["deploy", "nats", "--output", str(tmp_path)]) == 2
+    assert "route.password' is none" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """With the reason, as one line."""
+    (tmp_path / "file").write_text("")
+    assert cli.main(["deploy", "nats", "--output", str(tmp_path / "file")]) == 2
+    assert "--output: " in (err := capsys.readouterr().err)
+    assert err.count("\n") == 1
+
+
+def test_force_alone_means_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a folder nothing is overwritten."""
+    assert cli.main(["deploy", "nats", "--force"]) == 2
+    assert "--force: nothing is overwritten" in capsys.readouterr().err
