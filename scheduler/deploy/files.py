@@ -60,7 +60,7 @@ _SHIPPED: Final[Mapping[Kind, tuple[str, ...]]] = {
 
 def shipped_file(name: str) -> str:
     """Return the text of a file that ships with the package."""
-    return resources.files("scheduler.deploy").joinpath("files", name).read_text(encoding="utf-8")
+    return resources.files("scheduler.deploy").joinpath("shipped", name).read_text(encoding="utf-8")
 
 
 def public_files(kind: Kind) -> dict[str, str]:

@@ -74,7 +74,15 @@ def test_the_lines_of_a_file_can_be_run(tmp_path: Path, programs: Path, kind: Ki
         named = set(re.findall(r"[=:]/(etc/[\w./-]+)", "".join(public_files(kind).values())))
         named |= set(re.findall(r" /(etc/[\w./-]+)", public_files(kind)["nats-server.service"]))
         assert {path for path in installed if path.startswith("etc/") and "systemd" not in path} == named
-        assert not (tmp_path / "root" / "etc/scheduler/scheduler.nk").stat().st_mode & 0o077
+        assert_readable(tmp_path / "root" / "etc")
+
+
+def assert_readable(etc: Path) -> None:
+    """Check that secrets are root's alone, and that the broker, another user, can read what it opens itself."""
+    for name in ("scheduler/scheduler.nk", "scheduler/scheduler.env", "nats-server/broker.env"):
+        assert not (etc / name).stat().st_mode & 0o077
+    assert (etc / "nats-server/nats-server.conf").stat().st_mode & 0o004
+    assert "DynamicUser=yes" in (etc / "systemd/system/nats-server.service").read_text()
 
 
 def test_only_our_commands_and_those_of_the_deployment_are_called() -> None:
