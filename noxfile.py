@@ -226,13 +226,13 @@ def _try(session: nox.Session, made: Path) -> None:
 
 @nox.session
 def container(session: nox.Session) -> None:
-    """Build the image of `Containerfile`, and use it as it is deployed: no rights, a read-only root."""
+    """Build the image of `.ci/Containerfile`, and use it as it is deployed: no rights, a read-only root."""
     builder = next((name for name in BUILDERS if _works(name)), None)
     if builder is None:
         session.skip(f"NO IMAGE WAS BUILT OR TRIED: neither {' nor '.join(BUILDERS)} works here")
     [version] = re.findall(r'(?m)^__version__ = "(.+)"$', Path("scheduler/__init__.py").read_text())
     image = f"localhost/scheduler:{version}"
-    session.run(builder, "build", "--file", "Containerfile", "--tag", image, ".", external=True)
+    session.run(builder, "build", "--file", ".ci/Containerfile", "--tag", image, ".", external=True)
     bare = ("run", "--rm", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--network", "none")  # noqa: S108
     if session.run(builder, *bare, image, "--version", external=True, silent=True) != f"{version}\n":
         session.error(f"the image does not say that it is {version}")

@@ -10,7 +10,7 @@ import pytest
 from scheduler import __version__
 
 ROOT = Path(__file__).parents[2]
-LINES = re.sub(r"\\\n", " ", (ROOT / "Containerfile").read_text()).splitlines()
+LINES = re.sub(r"\\\n", " ", (ROOT / ".ci" / "Containerfile").read_text()).splitlines()
 
 
 def words(instruction: str) -> list[list[str]]:
@@ -34,7 +34,7 @@ def test_it_runs_as_a_user_without_rights() -> None:
 
 def test_the_version_that_is_named_is_that_of_the_package() -> None:
     """In the lines that people copy."""
-    text = (ROOT / "Containerfile").read_text() + (ROOT / "scheduler/docs/production.md").read_text()
+    text = (ROOT / ".ci" / "Containerfile").read_text() + (ROOT / "scheduler/docs/production.md").read_text()
     assert set(re.findall(r"localhost/scheduler:(\S+)", text)) == {__version__}
 
 
@@ -56,5 +56,5 @@ def test_the_recipe_is_checked_in() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("this is no working copy")
     copied = [source for line in words("COPY") if "--from=build" not in line for source in line[:-1]]
-    ask = ["git", "check-ignore", "Containerfile", ".dockerignore", *copied]
+    ask = ["git", "check-ignore", ".ci/Containerfile", ".dockerignore", *copied]
     assert subprocess.run(ask, cwd=ROOT, capture_output=True, check=False).stdout == b""

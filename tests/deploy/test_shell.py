@@ -78,7 +78,7 @@ def test_the_lines_of_a_file_can_be_run(tmp_path: Path, programs: Path, kind: Ki
 
 
 def assert_readable(etc: Path) -> None:
-    """Check that secrets are root's alone, and that the broker, another user, can read what it opens itself."""
+    """Check that secrets are for root alone, and that the broker can read what it opens itself."""
     for name in ("scheduler/scheduler.nk", "scheduler/scheduler.env", "nats-server/broker.env"):
         assert not (etc / name).stat().st_mode & 0o077
     assert (etc / "nats-server/nats-server.conf").stat().st_mode & 0o004
