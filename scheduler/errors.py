@@ -41,6 +41,7 @@
     ├── NotPosted                a notification got no answer
     ├── RecordError              a connector's record of what it did cannot be used
     ├── BrokerError              the embedded broker could not be started
+    ├── PortUnusable             the port for metrics and health cannot be listened on
     ├── Hung                     work on one build blocked the loop for too long, and was interrupted
     ├── SteeringError            a running scheduler refuses a question or command, or none answers
     └── PlanError                a bug in this package, never a user's mistake
@@ -310,6 +311,10 @@ class NotPosted(SchedulerError):
 
 class BrokerError(SchedulerError):
     """The embedded broker could not be started, or did not become ready."""
+
+
+class PortUnusable(SchedulerError):
+    """The port for metrics and health cannot be listened on; the message names the flag and the address."""
 
 
 class SteeringError(SchedulerError):

@@ -32,6 +32,8 @@ from scheduler.stores.absence import await_jetstream
 from scheduler.stores.ernest import ErnestStore
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
+from scheduler.web.opening import open_board
+from scheduler.web.systemd import keep_told, open_sd_notify, watchdog_of
 
 _log = structlog.get_logger()
 
@@ -89,12 +91,15 @@ async def run_service(settings: Settings) -> int:
     Raises:
         BrokerError: the embedded broker does not start, or died.
         BusError: the broker refuses us, or lacks something that the store needs.
+        PortUnusable: the port for metrics and health cannot be listened on.
     """
     signals = _Signals()
-    with Watchdog() as watchdog:
-        async with trio.open_nursery() as nursery:
+    with Watchdog() as watchdog, open_sd_notify() as notify:
+        async with open_board(settings) as board, trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.beat)
             nursery.start_soon(signals.obey, watchdog.signals(), nursery.cancel_scope)
+            if notify is not None:
+                nursery.start_soon(keep_told, notify, board, watchdog_of())
             async with _open_connections(settings, watchdog) as to:
                 store = await open_store(settings, to.bus)
                 service = Service(
@@ -109,7 +114,7 @@ async def run_service(settings: Settings) -> int:
                     collects=True,
                     stopping=signals.stopping,
                 )
-                with _recording_hangs(watchdog, to.options, store):
+                with _recording_hangs(watchdog, to.options, store), board.showing(service.figures):
                     await service.run()
             nursery.cancel_scope.cancel()
     return signals.code

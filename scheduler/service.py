@@ -6,9 +6,10 @@ it refuses them and awaits what is in flight; when its grace ends it stops waiti
 One file on purpose: the phases, in their order, beside the parts that they open.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -25,6 +26,7 @@ from scheduler.control.subscribers import Subscribers
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
+from scheduler.metrics.tally import Tally
 from scheduler.notifying import Notifier
 from scheduler.notifying.poster import Poster
 from scheduler.recovery.documents import Documents
@@ -48,6 +50,8 @@ from scheduler.supervision.reporting import Publisher
 from scheduler.supervision.roster import Roster
 from scheduler.supervision.runner import Runner
 from scheduler.supervision.supervisor import Supervisor
+from scheduler.web.figures import Figures
+from scheduler.web.health import Health
 
 _log = structlog.get_logger()
 
@@ -153,6 +157,24 @@ class Service:
         )
         self.reader = BuildReader(settings, self.persistence.objects, self._executor)
         self._stopping = stopping or Stopping()
+        self._tally = None if settings.metrics is None else Tally()
+        connections = {
+            "requests": bus,
+            "listener": listener,
+            "questions": asked,
+            "builds": submitted,
+            "shared": shared,
+        }
+        self.figures = Figures(
+            persistence=self.persistence,
+            connectors=self.connectors,
+            slots=self.slots,
+            health=Health(bus, self.persistence, lambda: self._stopping.ready, self._stopping.asked.is_set),
+            connections={name: one for name, one in connections.items() if one is not None},
+            tally=self._tally,
+            name=settings.name,
+        )
+        """Figures for operators."""
 
     @property
     def ready(self) -> bool:
@@ -186,7 +208,8 @@ class Service:
             passing = None
             if persistence.fleet is not None:
                 passing = Passing(persistence.fleet, self._bus, persistence.is_unfinished)
-            receipts = Receipts(self._bus, roster.holds, dict if passing is None else passing.load)
+            load = dict if passing is None else passing.load
+            receipts = Receipts(self._bus, roster.holds, load, self.figures.submissions)
             submit = parts.supervisor.submit
             reception = Reception(self._submitted, receipts, self.reader, submit, passing)
             async with self._open_collector(reception), reception.open():
@@ -198,7 +221,7 @@ class Service:
                     "Runs builds of infrastructure",
                     persistence.description,
                 )
-                counters = partial(counters_of, notifier)
+                counters = partial(self._counters, notifier)
                 await Discovery(self._asked, identity, endpoints, self._presence, counters).open()
                 _log.info("ready", version=__version__, **persistence.description)
                 self._stopping.ready = True
@@ -216,6 +239,10 @@ class Service:
                         last.start_soon(notifier.finish, _LAST_NOTICES)
                     await self._close(recovery, reception)
         _log.info("stopped")
+
+    def _counters(self, notifier: Notifier | None) -> Mapping[str, Any]:
+        """Return what the answer to STATS says of this service."""
+        return {**self.figures.brief(), **counters_of(notifier)}
 
     async def _close(self, recovery: Recovery, reception: Reception) -> None:
         """Keep what was learnt, take no more builds, and flush the answers."""
@@ -275,6 +302,7 @@ class Service:
                 on_orphan=persistence.orphans.note,
                 executor=self._executor,
                 notices=notices_of(self._settings, notifier),
+                tally=self._tally,
             )
             name = "" if persistence.fleet is None else persistence.fleet.name
             supervisor = Supervisor(roster, self.planner, runner, store, persistence.note_orphan, name=name)

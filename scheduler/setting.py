@@ -37,6 +37,7 @@ class Section(StrEnum):
     TIMES = "Times"
     LIMITS = "Limits"
     NOTIFICATIONS = "Notifications"
+    MONITORING = "Metrics and health"
     LOG = "Log"
     SIMULATED = "Simulated connectors"
 

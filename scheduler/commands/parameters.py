@@ -36,9 +36,10 @@ BUILDS = Group("Builds", sort_key=4)
 TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)
 LIMITS = Group("Limits", sort_key=6)
 NOTIFICATIONS = Group("Notifications", sort_key=7)
-SIMULATED = Group("Simulated connectors", sort_key=8)
-BROKER = Group("Broker", sort_key=9)
-LOG = Group("Log", sort_key=10)
+MONITORING = Group("Metrics and health", sort_key=8)
+SIMULATED = Group("Simulated connectors", sort_key=9)
+BROKER = Group("Broker", sort_key=10)
+LOG = Group("Log", sort_key=11)
 _PANELS: Final = {
     Section.BROKER: BROKER,
     Section.EMBEDDED: OPTIONS,
@@ -48,6 +49,7 @@ _PANELS: Final = {
     Section.TIMES: TIMES,
     Section.LIMITS: LIMITS,
     Section.NOTIFICATIONS: NOTIFICATIONS,
+    Section.MONITORING: MONITORING,
     Section.LOG: LOG,
     Section.SIMULATED: SIMULATED,
 }

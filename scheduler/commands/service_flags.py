@@ -26,6 +26,7 @@ class BuildFlags(Flags):
     (Settings, Section.TIMES),
     (Settings, Section.LIMITS),
     (Settings, Section.NOTIFICATIONS),
+    (Settings, Section.MONITORING),
 )
 class ServiceFlags(Flags):
     """Flags for the work of the service."""

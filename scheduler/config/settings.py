@@ -15,6 +15,7 @@ import platformdirs
 from attrs import Factory, frozen
 
 from scheduler.bus.options import DEFAULT_SERVER, BusOptions
+from scheduler.config.addresses import Address, check_http_hosts, parse_address, parse_http_hosts
 from scheduler.config.notifications import (
     check_notify,
     check_notify_hosts,
@@ -285,6 +286,23 @@ class Settings:
         "File with that secret, or with one on each line while it is replaced.",
         Section.NOTIFICATIONS,
     )
+    metrics: Address | None = setting(
+        None,
+        "Serve metrics and health at this [HOST:]PORT; without HOST on this machine only.",
+        Section.MONITORING,
+        read=parse_address,
+        otherwise="nowhere",
+        more="See [Metrics and health](production.md#metrics-and-health).",
+    )
+    """Address of the HTTP server; None where there is none."""
+    http_hosts: tuple[str, ...] = setting(
+        (),
+        "Names by which that server may be asked: 'scheduler.example.com'.",
+        Section.MONITORING,
+        read=parse_http_hosts,
+        otherwise="`localhost`",
+        more="IP addresses are always allowed. A page of another name is refused.",
+    )
     log_level: LogLevel = setting("info", "Lowest level to log.", Section.LOG)
     log_format: LogFormat = setting("auto", "auto: readable text in a terminal, JSON elsewhere.", Section.LOG)
 
@@ -305,6 +323,7 @@ class Settings:
         check_providers(self.capture_providers)
         check_notify(self.notify)
         check_notify_hosts(self.notify_hosts)
+        check_http_hosts(self.http_hosts)
         if self.notifies:
             _ = self.signing_keys()
         for which, value in (("name", self.name), ("instance", self.instance or self.name)):

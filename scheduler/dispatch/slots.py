@@ -17,6 +17,7 @@ from scheduler.limiter import (
     allot,
     blocking,
     note_of,
+    standing,
     use_of,
     waiting,
 )
@@ -195,6 +196,10 @@ class Slots:
     def use(self) -> dict[str, Use]:
         """Return what is used of each limit over all builds, and waits for it, by kind of the rule."""
         return use_of(self.limiter, trio.current_time())
+
+    def standing(self) -> dict[str, tuple[int, int, int]]:
+        """Return size, use and queue of each limit over all builds, by kind of the rule."""
+        return standing(self.limiter, trio.current_time())
 
     def adopt(self, rules: Sequence[LimitRule]) -> None:
         """Replace the limits over all builds; what is in flight stays, and counts."""

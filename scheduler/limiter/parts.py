@@ -62,6 +62,18 @@ def use_of(limiter: Limiter, now: float) -> dict[str, Use]:
     return {kind: Use(count, waiting.get(kind, 0)) for kind, count in used.items()}
 
 
+def standing(limiter: Limiter, now: float) -> dict[str, tuple[int, int, int]]:
+    """Return size, use and queue of each limit over all builds, by kind of the rule.
+
+    The size is that of this instance's part.
+    """
+    sizes = {
+        rule.kind: limit.count
+        for rule, limit in zip(limiter.usages.rules, limiter.usages.limits, strict=True)
+    }
+    return {kind: (sizes[kind], use.used, use.waiting) for kind, use in use_of(limiter, now).items()}
+
+
 def _waiting(limiter: Limiter) -> dict[str, int]:
     usages = limiter.usages
     kinds: dict[FlightLimit | RateLimit, str] = {

@@ -67,7 +67,17 @@ class Appender:
         sequence: sequence of the last record in the stream; 0 where there is none yet.
     """
 
-    __slots__ = ("_all_gone", "_build", "_health", "_js", "_lane", "_subject", "_unanswered", "sequence")
+    __slots__ = (
+        "_all_gone",
+        "_build",
+        "_commits",
+        "_health",
+        "_js",
+        "_lane",
+        "_subject",
+        "_unanswered",
+        "sequence",
+    )
 
     def __init__(
         self,
@@ -87,6 +97,7 @@ class Appender:
         self._js = js
         self._health = health
         self._lane = lane
+        self._commits = health.tally
         self._all_gone = all_gone
         self._unanswered = 0
         """Number of appends in a row without an answer, although the stream can be read."""
@@ -107,7 +118,7 @@ class Appender:
             LogRemoved: nothing stands there any more.
             StoreError: the bus is closed.
         """
-        at_once, told = True, False
+        at_once, told, began = True, False, trio.current_time()
 
         def note(sequence: int) -> None:
             nonlocal told
@@ -115,6 +126,7 @@ class Appender:
             self._unanswered = 0
             if not told:
                 told = True
+                self._commits.note(trio.current_time() - began, len(record.data))
                 stored(at_once)
 
         async def attempt() -> None:
@@ -134,12 +146,16 @@ class Appender:
                         return
                     if expected == self.sequence:
                         self._check_storage(error)
+                        self._commits.retries += 1
                         raise
                 else:
                     return
 
         try:
             await patiently(self._health, attempt)
+        except (Fenced, AlreadyLogged):
+            self._commits.conflicts += 1
+            raise
         except BusClosed as error:
             raise StoreError(f"the log of {self._build} cannot be written: {error}") from error
 

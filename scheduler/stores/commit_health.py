@@ -19,6 +19,7 @@ from scheduler.errors import (
 )
 from scheduler.jetstream.codes import Meaning, meaning
 from scheduler.jetstream.streams import LOG
+from scheduler.metrics.commits import CommitTally
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +63,8 @@ class CommitHealth:
 
     def __init__(self, grace: float, connected: Callable[[], bool] = lambda: True) -> None:
         self.grace = grace
+        self.tally = CommitTally()
+        """Tally of what is committed."""
         self._connected = connected
         self._lost = trio.Event()
         self._error: LogMissing | None = None

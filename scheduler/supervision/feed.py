@@ -28,6 +28,7 @@ from scheduler.dispatch.call import Call
 from scheduler.errors import BusError
 from scheduler.journal.orders import Order, Orders
 from scheduler.journal.timings import Timings
+from scheduler.metrics.tally import Tally
 from scheduler.plan import Plan
 from scheduler.supervision.beat_feed import BeatFeed
 from scheduler.supervision.notices import Notices
@@ -90,6 +91,7 @@ class Track(Observer):
         timings: keeps the times.
         completed: callback with the subject of each completed component, and the seconds that it took.
         notices: make notifications of some events; None where there are no notifications.
+        tally: counts what becomes of components; None where nobody asks for that.
     """
 
     __slots__ = (
@@ -103,6 +105,7 @@ class Track(Observer):
         "_notices",
         "_resumed",
         "_subject",
+        "_tally",
         "orders",
         "plan",
         "sequence",
@@ -117,6 +120,8 @@ class Track(Observer):
         timings: Timings,
         completed: Callable[[str, float], None],
         notices: Notices | None = None,
+        *,
+        tally: Tally | None = None,
     ) -> None:
         self.timings = timings
         self.sequence = 0
@@ -129,6 +134,7 @@ class Track(Observer):
         self._feed = feed
         self._completed = completed
         self._notices = notices
+        self._tally = tally
         self._failing = False
         """Whether the first failure of this run was told."""
         self._events: list[ComponentEvent | BuildEvent] = []
@@ -155,9 +161,11 @@ class Track(Observer):
         due = self.timings.note_sent(vertex, now)
         if self._resumed:
             self._resumed.pop(vertex, None)
-        self._note(
-            ComponentEvent(self._ids[vertex], "running", self.sequence + 1, now, attempt, _seconds(due, now))
-        )
+        waited = _seconds(due, now)
+        self._note(_Step(self._ids[vertex], "running", self.sequence + 1, now, attempt, waited))
+        if self._tally is not None:
+            # Of a further attempt, the pause before it is no wait for room.
+            self._tally.of(self.plan.requests.subject(vertex)).sent(waited if attempt == 1 else None)
 
     def resumed(self, vertex: Vertex, attempt: int) -> None:
         """Implement `Observer.resumed`: the component runs since its request left, in whichever process."""
@@ -185,6 +193,9 @@ class Track(Observer):
         step.seconds = _seconds(self.timings.sent(vertex), now)
         step.error, step.retry_in = self._shown(error), round(pause, 3)
         self._note(step)
+        if self._tally is not None:
+            known = None if vertex in self._resumed else step.seconds
+            self._tally.of(self.plan.requests.subject(vertex)).retries(known)
         self.timings.note_failed(vertex, now, pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
@@ -195,17 +206,25 @@ class Track(Observer):
         state = "completed" if error is None else "errored"
         step = ComponentEvent(self._ids[vertex], state, self.sequence + 1, now, attempt, None, seconds)
         self._note(step)
+        if vertex in timings.supplied or vertex in self._resumed:
+            # It says nothing of how long the attempt took.
+            seconds = None
+        if self._tally is not None:
+            meter = self._tally.of(self.plan.requests.subject(vertex))
+            meter.settled(seconds, completed=error is None)
         if error is not None:
             step.error = self._shown(error)
             self._note_failing(step.component, step.error, now)
-        elif seconds is not None and vertex not in timings.supplied and vertex not in self._resumed:
+        elif seconds is not None:
             self._completed(self.plan.requests.subject(vertex), seconds)
 
     def skipped(self, vertices: Sequence[Vertex]) -> None:
         """Implement `Observer.skipped`."""
         now = self.timings.clock()
         for vertex in vertices:
-            self._note(ComponentEvent(self._ids[vertex], "skipped", self.sequence + 1, now))
+            self._note(_Step(self._ids[vertex], "skipped", self.sequence + 1, now))
+        if self._tally is not None:
+            self._tally.skipped(map(self.plan.requests.subject, vertices))
 
     def happened(self, what: str, vertex: Vertex | None = None, order: Order | None = None) -> None:
         """Implement `Observer.happened`."""

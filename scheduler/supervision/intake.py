@@ -3,6 +3,7 @@
 WIRE: "Intake". The answer to a build that was accepted is sent when it is persisted, not before.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -41,11 +42,17 @@ class Receipts:
         bus: connection for answers.
         holds: returns whether a build of this id is held here.
         load: returns the headers of answers to other instances, which tell the load here.
+        counts: counts the answers, as ``accepted`` and ``refused``.
     """
 
     def __init__(
-        self, bus: Bus, holds: Callable[[str], bool], load: Callable[[], Mapping[str, str]] = dict
+        self,
+        bus: Bus,
+        holds: Callable[[str], bool],
+        load: Callable[[], Mapping[str, str]] = dict,
+        counts: Counter[str] | None = None,
     ) -> None:
+        self._counts: Counter[str] = Counter() if counts is None else counts
         self._bus = bus
         self._holds = holds
         self._load = load
@@ -64,6 +71,7 @@ class Receipts:
 
     def accept(self, message: Message, build: str, *, finished: bool = False) -> None:
         """Answer that the build is accepted, or was accepted before and is ``finished``."""
+        self._counts["accepted"] += 1
         answer: dict[str, Any] = {"id": build, "status": "accepted"}
         self._answer(message, answer | {"finished": True} if finished else answer)
 
@@ -73,6 +81,7 @@ class Receipts:
         Without a reply subject, a build whose id can be read is published, whole, on ``<intake>.error``; but
         not while one with this id runs here, as the store would take the running one for failed.
         """
+        self._counts["refused"] += 1
         build = read_id(message.data)
         problems = refusal.problems
         tell = self._log.info if isinstance(message, Passed) else self._log.warning

@@ -61,6 +61,10 @@ class Roster:
         self.left: dict[str, str] = {}
         """Builds that this process could not take up, and leaves to others, with the reason: those that
         another one has are in no quarantine any more."""
+        self.begun: Counter[str] = Counter()
+        """Number of builds that began here: ``submitted``, ``taken_over`` or ``retried`` after their end."""
+        self.ended: Counter[str] = Counter()
+        """Number of builds that ended here, by the status of their report; ``left``: without one."""
         self._max_builds = max_builds
         self._report_waits = report_waits
         self._held: dict[str, Held] = {}

@@ -14,6 +14,7 @@ from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.slots import Slots
 from scheduler.errors import Fenced, StoreError
 from scheduler.journal.timings import Timings
+from scheduler.metrics.tally import Tally
 from scheduler.plan import Plan
 from scheduler.plan.summary import parts_of
 from scheduler.runtime.executor import Executor, ThreadExecutor
@@ -44,6 +45,7 @@ class Runner:
         on_orphan: callback for when a build is left that no process may work on.
         executor: does long work beside the loop.
         notices: make notifications; None where there are none.
+        tally: counts what becomes of components; None where nobody asks for that.
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Runner:
         on_orphan: Callable[[], None] = lambda: None,
         executor: Executor | None = None,
         notices: Notices | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self.notices = notices
+        self._tally = tally
         self._nursery = nursery
         self._roster = roster
         self._store = store
@@ -86,7 +90,7 @@ class Runner:
             key: key of the tokens of its reply subjects.
             resumption: times from its log, where an earlier process left it and there is a log.
         """
-        track = Track(self._feed, plan, timings, self._completed, self.notices)
+        track = Track(self._feed, plan, timings, self._completed, self.notices, tally=self._tally)
         walk = Walk(
             plan,
             self._connectors,
@@ -144,11 +148,13 @@ class Runner:
                     settled=walk.plan.phases.settled,
                     changes=total,
                 )
+                self._roster.ended["left"] += 1
                 self._leave(walk)
                 return
             report = evolve(report, accepted=track.timings.accepted, orders=track.orders)
             await self._reporter.report(walk.id, report)
             self._roster.note_reported(walk.id)
+            self._roster.ended[report.status] += 1
             track.reported()
             # The seconds of the whole build, over all processes that had it.
             seconds = round(track.timings.clock() - track.timings.accepted, 3)

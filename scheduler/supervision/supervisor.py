@@ -108,6 +108,7 @@ class Supervisor:
             self._log_hints(prepared)
             walk, track = self._runner.prepare(plan, self._planner.timings(plan), key=key)
             self._runner.start(held, walk, track)
+            self._roster.begun["submitted"] += 1
         return finished
 
     def _log_hints(self, prepared: Prepared) -> None:
@@ -172,6 +173,7 @@ class Supervisor:
         )
         track.taken_over(in_flight, self._name)
         self._runner.start(held, walk, track)
+        self._roster.begun["taken_over" if owner else "retried"] += 1
         return walk
 
     def take_up(self, prepared: Prepared) -> Walk | None:
@@ -192,4 +194,5 @@ class Supervisor:
         _log.info("build taken up", build=build, in_flight=plan.phases.in_flight, settled=plan.phases.settled)
         walk, track = self._runner.prepare(plan, self._planner.timings(plan), key="")
         self._runner.start(held, walk, track)
+        self._roster.begun["taken_over"] += 1
         return walk

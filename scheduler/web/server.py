@@ -1,0 +1,141 @@
+"""Serves HTTP on one port, within bounds, in a nursery of ours.
+
+Hypercorn reads and writes one connection; connections are accepted and ended here, for two reasons. It writes
+under a shield, so that a stop would wait for a client that does not read: here each write has a deadline, and
+a stop closes the sockets. And it accepts any number of connections.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from starlette.types import ASGIApp
+
+from scheduler.config.addresses import Address
+from scheduler.errors import PortUnusable
+from scheduler.runtime.background import open_background
+from scheduler.runtime.log_limits import RateLimitedLog
+
+_log = structlog.get_logger()
+
+MOST_CONNECTIONS: Final = 64
+"""Connections at a time; a further one is closed at once."""
+WRITING: Final = 10.0
+"""Seconds for a write, before the connection is given up."""
+_IDLE: Final = 15.0
+"""Seconds without a complete request, at the beginning and between two, before a connection is closed."""
+_REQUESTS: Final = 1_000
+"""Requests on one connection."""
+_MOST_HEAD: Final = 16 * 1024
+"""Bytes of a request's first line and headers."""
+_STREAMS: Final = 8
+"""Requests at a time on one connection, where it speaks HTTP/2."""
+
+
+class _Stream:
+    """Stream of one connection, whose writes end.
+
+    Args:
+        stream: the stream itself.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.socket = stream.socket
+        self._stream = stream
+
+    async def send_all(self, data: bytes) -> None:
+        """Send data.
+
+        Raises:
+            trio.BrokenResourceError: the other end does not read, or is gone; the stream is closed then.
+            trio.ClosedResourceError: it was closed.
+        """
+        try:
+            with trio.fail_after(WRITING):
+                await self._stream.send_all(data)
+        except trio.TooSlowError:
+            self.close()
+            raise trio.BrokenResourceError from None
+
+    async def receive_some(self, most: int) -> bytes:
+        """Receive what there is, up to so many bytes; empty at the end."""
+        return await self._stream.receive_some(most)
+
+    async def send_eof(self) -> None:
+        """Say that nothing more is sent."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self._stream.aclose()
+
+    def close(self) -> None:
+        """Close it at once; whoever waits for it is told. Idempotent."""
+        self.socket.close()
+
+
+class Server:
+    """Server of an application.
+
+    Args:
+        app: application to serve.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = ASGIWrapper(app)  # type: ignore[arg-type]
+        self._config = Config()
+        # What it would log are mistakes of clients.
+        self._config.errorlog = self._config.accesslog = None
+        self._config.include_server_header = False
+        self._config.keep_alive_timeout = _IDLE
+        self._config.keep_alive_max_requests = _REQUESTS
+        self._config.h11_max_incomplete_size = _MOST_HEAD
+        self._config.h2_max_concurrent_streams = _STREAMS
+        self._context = WorkerContext(None)
+        self._open: set[_Stream] = set()
+        self._limited_log = RateLimitedLog(_log)
+
+    @asynccontextmanager
+    async def open(self, address: Address) -> AsyncIterator[Address]:
+        """Serve until the context is left, which no client delays; yields the address with its port.
+
+        Raises:
+            PortUnusable: the address cannot be used.
+        """
+        try:
+            listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+        except OSError as error:
+            msg = f"--metrics: {address} cannot be used: {error.strerror or error}"
+            raise PortUnusable(msg) from None
+        port: int = listeners[0].socket.getsockname()[1]
+        async with open_background() as background:
+            serve = partial(trio.serve_listeners, self._serve, listeners, handler_nursery=background)
+            background.start_soon(serve)
+            try:
+                yield Address(address.host, port)
+            finally:
+                for stream in self._open:
+                    stream.close()
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        if len(self._open) >= MOST_CONNECTIONS:
+            await trio.aclose_forcefully(stream)
+            return
+        guarded = _Stream(stream)
+        self._open.add(guarded)
+        try:
+            state = ConnectionState({})
+            await TCPServer(self._app, self._config, self._context, state, guarded)  # type: ignore[arg-type]
+        except* Exception:  # noqa: BLE001 - a fault that one connection triggers must cost nothing else
+            self._limited_log.exception("internal error: a connection was ended")
+        finally:
+            self._open.discard(guarded)
+            guarded.close()
