@@ -53,7 +53,7 @@ COMPONENTS: Final = Metric(
     "scheduler_components_total", Sort.COUNTER, "Components by outcome.", (*_KIND, "outcome")
 )
 PHASES: Final = Metric(
-    "scheduler_components", Sort.GAUGE, "Components of the builds that run, by state.", ("state",)
+    "scheduler_build_components", Sort.GAUGE, "Components of the builds that run, by state.", ("state",)
 )
 ATTEMPTS: Final = Metric(
     "scheduler_attempts_total", Sort.COUNTER, "Requests that were handed to the broker, as attempts.", _KIND

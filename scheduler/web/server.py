@@ -32,10 +32,12 @@ WRITING: Final = 10.0
 """Seconds for a write, before the connection is given up."""
 _IDLE: Final = 15.0
 """Seconds without a complete request, at the beginning and between two, before a connection is closed."""
+_AFTER_END: Final = 1.0
+"""Seconds for the last answer, after a client has said that nothing more comes from it."""
 _REQUESTS: Final = 1_000
 """Requests on one connection."""
 _MOST_HEAD: Final = 16 * 1024
-"""Bytes of a request's first line and headers."""
+"""Bytes of an incomplete first line and headers; of what is complete, a read has 64 KiB."""
 _STREAMS: Final = 8
 """Requests at a time on one connection, where it speaks HTTP/2."""
 
@@ -49,6 +51,8 @@ class _Stream:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.socket = stream.socket
+        self.scope = trio.CancelScope()
+        """Scope of all work for this connection."""
         self._stream = stream
 
     async def send_all(self, data: bytes) -> None:
@@ -67,7 +71,11 @@ class _Stream:
 
     async def receive_some(self, most: int) -> bytes:
         """Receive what there is, up to so many bytes; empty at the end."""
-        return await self._stream.receive_some(most)
+        data = await self._stream.receive_some(most)
+        if not data:
+            # Otherwise it would count until it has been idle for long; an answer may be on its way yet.
+            self.scope.deadline = trio.current_time() + _AFTER_END
+        return bytes(data)
 
     async def send_eof(self) -> None:
         """Say that nothing more is sent."""
@@ -103,6 +111,11 @@ class Server:
         self._open: set[_Stream] = set()
         self._limited_log = RateLimitedLog(_log)
 
+    @property
+    def connections(self) -> int:
+        """Number of connections that are open."""
+        return len(self._open)
+
     @asynccontextmanager
     async def open(self, address: Address) -> AsyncIterator[Address]:
         """Serve until the context is left, which no client delays; yields the address with its port.
@@ -133,7 +146,8 @@ class Server:
         self._open.add(guarded)
         try:
             state = ConnectionState({})
-            await TCPServer(self._app, self._config, self._context, state, guarded)  # type: ignore[arg-type]
+            with guarded.scope:
+                await TCPServer(self._app, self._config, self._context, state, guarded)  # type: ignore[arg-type]
         except* Exception:  # noqa: BLE001 - a fault that one connection triggers must cost nothing else
             self._limited_log.exception("internal error: a connection was ended")
         finally:

@@ -6,6 +6,7 @@ tells nothing, and a turn that comes much too late does not count.
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -33,7 +34,7 @@ class SdNotify:
 
     _socket: socket.socket
     _address: str
-    _log: RateLimitedLog = field(factory=lambda: RateLimitedLog(structlog.get_logger()))
+    _log: RateLimitedLog = field(factory=lambda: RateLimitedLog(structlog.get_logger(), clock=time.monotonic))
 
     def send(self, *lines: str) -> None:
         """Send lines; never waits, and never raises: systemd may not read."""
