@@ -16,6 +16,7 @@ from scheduler.limiter import (
     adopt,
     allot,
     blocking,
+    counting,
     note_of,
     standing,
     use_of,
@@ -197,9 +198,13 @@ class Slots:
         """Return what is used of each limit over all builds, and waits for it, by kind of the rule."""
         return use_of(self.limiter, trio.current_time())
 
-    def standing(self) -> dict[str, tuple[int, int, int]]:
-        """Return size, use and queue of each limit over all builds, by kind of the rule."""
-        return standing(self.limiter, trio.current_time())
+    async def standing(self) -> dict[str, tuple[int, int, int]]:
+        """Return size, use and queue of each limit over all builds, by kind of the rule; in slices."""
+        waiting: Mapping[str, int] = {}
+        for waiting in counting(self.limiter):  # noqa: B007 - the last one is complete
+            await trio.lowlevel.checkpoint()
+        limits = standing(self.limiter, trio.current_time())
+        return {kind: (size, used, waiting.get(kind, 0)) for kind, (size, used) in limits.items()}
 
     def adopt(self, rules: Sequence[LimitRule]) -> None:
         """Replace the limits over all builds; what is in flight stays, and counts."""

@@ -3,7 +3,7 @@
 from scheduler.limiter.explaining import blocking, waiting
 from scheduler.limiter.limiter import MAX_BYTES, Limiter
 from scheduler.limiter.limits import FlightLimit, Limit, RateLimit, cap_text, stretched
-from scheduler.limiter.parts import Part, Use, adopt, allot, note_of, standing, use_of
+from scheduler.limiter.parts import Part, Use, adopt, allot, counting, note_of, standing, use_of
 from scheduler.limiter.queues import PriorityQueue, Waiter, WaiterState
 from scheduler.limiter.shares import may_have_one_more
 
@@ -22,6 +22,7 @@ __all__ = [
     "allot",
     "blocking",
     "cap_text",
+    "counting",
     "may_have_one_more",
     "note_of",
     "standing",

@@ -3,12 +3,15 @@
 Only the limits of the settings are shared; those of a build stand where the build runs.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from scheduler.definition.rules import LimitRule
 from scheduler.limiter.limiter import Limiter
 from scheduler.limiter.limits import FlightLimit, RateLimit
+
+_COUNTED: Final = 500
+"""Builds whose waiting requests are counted in a slice."""
 
 
 class Part(NamedTuple):
@@ -62,25 +65,31 @@ def use_of(limiter: Limiter, now: float) -> dict[str, Use]:
     return {kind: Use(count, waiting.get(kind, 0)) for kind, count in used.items()}
 
 
-def standing(limiter: Limiter, now: float) -> dict[str, tuple[int, int, int]]:
-    """Return size, use and queue of each limit over all builds, by kind of the rule.
-
-    The size is that of this instance's part.
-    """
-    sizes = {
-        rule.kind: limit.count
-        for rule, limit in zip(limiter.usages.rules, limiter.usages.limits, strict=True)
+def standing(limiter: Limiter, now: float) -> dict[str, tuple[int, int]]:
+    """Return size and use of each limit over all builds, by kind of the rule; of this instance's parts."""
+    usages = limiter.usages
+    return {
+        rule.kind: (limit.count, limit.used(now))
+        for rule, limit in zip(usages.rules, usages.limits, strict=True)
     }
-    return {kind: (sizes[kind], use.used, use.waiting) for kind, use in use_of(limiter, now).items()}
 
 
-def _waiting(limiter: Limiter) -> dict[str, int]:
+def counting(limiter: Limiter) -> Iterator[Mapping[str, int]]:
+    """Count, by kind of the rule, the requests that wait and fall under a limit over all builds.
+
+    Those that a limit of their own build keeps are left out.
+
+    Yields:
+        The numbers so far, after each slice of a millisecond or two; the last ones are complete.
+    """
     usages = limiter.usages
     kinds: dict[FlightLimit | RateLimit, str] = {
         limit: rule.kind for rule, limit in zip(usages.rules, usages.limits, strict=True)
     }
     found: dict[str, int] = {}
-    for usage in usages.all_waiting():
+    for number, usage in enumerate(usages.all_waiting() if kinds else ()):
+        if number % _COUNTED == 0:
+            yield found
         for build_queue in usage.waiting:
             shared = build_queue.sender_queue.fair_queue.gate.limits
             for priority_queue in build_queue.priority_queues:
@@ -90,6 +99,11 @@ def _waiting(limiter: Limiter) -> dict[str, int]:
                 for limit in shared if count else ():
                     if limit in kinds:
                         found[kinds[limit]] = found.get(kinds[limit], 0) + count
+    yield found
+
+
+def _waiting(limiter: Limiter) -> Mapping[str, int]:
+    *_, found = counting(limiter)
     return found
 
 

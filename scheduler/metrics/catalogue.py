@@ -77,7 +77,7 @@ IN_FLIGHT: Final = Metric("scheduler_requests_in_flight", Sort.GAUGE, "Requests 
 BYTES_IN_FLIGHT: Final = Metric("scheduler_bytes_in_flight", Sort.GAUGE, "Bytes of these requests.")
 QUEUE: Final = Metric("scheduler_queue_length", Sort.GAUGE, "Components that wait for slots.")
 LIMIT_QUEUE: Final = Metric(
-    "scheduler_limit_queue_length", Sort.GAUGE, "Components that a limit keeps waiting.", ("limit",)
+    "scheduler_limit_queue_length", Sort.GAUGE, "Components that wait and fall under a limit.", ("limit",)
 )
 LIMIT_USED: Final = Metric(
     "scheduler_limit_used",
@@ -151,9 +151,9 @@ METRICS: Final = (
     IN_FLIGHT,
     BYTES_IN_FLIGHT,
     QUEUE,
-    LIMIT_QUEUE,
-    LIMIT_USED,
     LIMIT_SIZE,
+    LIMIT_USED,
+    LIMIT_QUEUE,
     COMMITS,
     COMMIT_SIZES,
     COMMIT_RETRIES,

@@ -80,6 +80,8 @@ class Figures:
         """Yield all metrics of the service, each as it is at its moment; other tasks run in between."""
         async for family in self._of_builds():
             yield family
+        async for family in self._of_queues():
+            yield family
         for part in (
             self._of_components,
             self._of_requests,
@@ -111,6 +113,14 @@ class Figures:
         yield names.ENDED, _samples(ended)
         yield names.SUBMISSIONS, _samples(dict.fromkeys(("accepted", "refused"), 0) | self.submissions)
 
+    async def _of_queues(self) -> AsyncIterator[Family]:
+        slots = self.slots
+        limits = {MAX_IN_FLIGHT: (slots.per_instance, slots.taken, slots.waiters)}
+        yield names.QUEUE, [((), slots.waiters)]
+        limits |= await slots.standing()
+        for place, metric in enumerate((names.LIMIT_SIZE, names.LIMIT_USED, names.LIMIT_QUEUE)):
+            yield metric, [((label,), numbers[place]) for label, numbers in limits.items()]
+
     def _of_components(self) -> Iterator[Family]:
         if self.tally is None:
             return
@@ -133,12 +143,6 @@ class Figures:
         slots = self.slots
         yield names.IN_FLIGHT, [((), slots.taken)]
         yield names.BYTES_IN_FLIGHT, [((), slots.budget.in_flight)]
-        yield names.QUEUE, [((), slots.waiters)]
-        own = slots.taken >= slots.per_instance
-        limits = {MAX_IN_FLIGHT: (slots.per_instance, slots.taken, slots.waiters if own else 0)}
-        limits |= slots.standing()
-        for place, metric in enumerate((names.LIMIT_SIZE, names.LIMIT_USED, names.LIMIT_QUEUE)):
-            yield metric, [((label,), numbers[place]) for label, numbers in limits.items()]
         dropped = {_word(reason): count for reason, count in self.connectors.dropped.items()}
         expected = dict.fromkeys(("late", "duplicate", "timed_out"), 0)
         yield names.REPLIES_DROPPED, _samples(expected | dropped)

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from scheduler.definition.rules import LimitRule, parse_limits
-from scheduler.limiter import Limiter, Part, Use, adopt, allot, blocking, note_of, stretched, use_of
+from scheduler.limiter import (
+    Limiter,
+    Part,
+    Use,
+    adopt,
+    allot,
+    blocking,
+    counting,
+    note_of,
+    standing,
+    stretched,
+    use_of,
+)
 
 VPC = "vpc.create.aws"
 NET = "net.create.aws"
@@ -205,3 +217,18 @@ def test_a_limit_says_what_part_is_for_this_instance(note: str, said: str) -> No
     site.allot("vpc.*.*=3", 0, note=note)
     (label,) = blocking(site.limiter.usages, "a", VPC, 0.0)
     assert (label, note_of(site.limiter, label)) == ("vpc.*.*=3", said)
+
+
+def test_waiting_requests_are_counted_in_slices() -> None:
+    """Of thousands of builds each slice has some hundreds, and the last numbers are complete."""
+    limiter = Limiter(parse_limits("vpc.create.*=5, *.*.aws=10"), per_instance=1_000, per_build=500)
+    for number in range(2_000):
+        limiter.open(number)
+        for kind in ("vpc", "net"):
+            limiter.queue(number, f"{kind}.create.aws", 1.0, lambda _: None)
+        limiter.call_all(number)
+    limiter.hand_out(0.0)
+    steps = [dict(found) for found in counting(limiter)]
+    assert len(steps) > 4
+    assert steps[-1]["*.*.aws"] == limiter.waiters == 4_000 - 10
+    assert standing(limiter, 0.0)["*.*.aws"] == (10, 10)

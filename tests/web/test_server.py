@@ -1,7 +1,7 @@
 """The HTTP server: what it answers to whom, and what it does not wait for."""
 
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 
 import httpx2
@@ -16,9 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from scheduler.config import Settings
 from scheduler.config.addresses import Address
 from scheduler.errors import PortUnusable
+from scheduler.metrics.catalogue import READY
 from scheduler.web import server
 from scheduler.web.app import Guard, make_app
 from scheduler.web.board import Board
+from scheduler.web.figures import Family
 from scheduler.web.hosts import Hosts
 from scheduler.web.opening import open_board
 from scheduler.web.server import Server
@@ -54,7 +56,7 @@ async def raw(address: Address, request: bytes) -> bytes:
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
     """An application that writes without end."""
 
-    async def parts() -> AsyncIterator[bytes]:
+    async def parts() -> AsyncGenerator[bytes, None]:
         while True:
             yield bytes(1 << 20)
 
@@ -210,11 +212,10 @@ async def test_many_questions_for_metrics_are_answered_with_one_text() -> None:
     made: list[int] = []
 
     class Counting(Board):
-        async def families(self) -> AsyncIterator[object]:  # type: ignore[override]
+        async def families(self) -> AsyncIterator[Family]:
             made.append(1)
             await trio.lowlevel.checkpoint()
-            return
-            yield
+            yield READY, [((), 1)]
 
     async with served(make_app(Counting(), Hosts())) as (_, client), trio.open_nursery() as nursery:
         for _ in range(20):

@@ -60,6 +60,7 @@ async def test_it_is_told_when_builds_are_taken_and_when_it_stops(
                     await trio.sleep(5)
                     lines = told(heard)
                     assert lines[0] == "STOPPING=1"
+                    assert lines.count("STOPPING=1") == 1
                     assert lines[1].startswith("STATUS=it is stopping; ")
             nursery.cancel_scope.cancel()
     assert told(heard)[-1] == "STOPPING=1"
