@@ -37,13 +37,13 @@ BUILDS: Final = Metric("scheduler_builds", Sort.GAUGE, "Builds that are here, by
 BEGUN: Final = Metric(
     "scheduler_builds_begun_total",
     Sort.COUNTER,
-    "Builds that began here: submitted, or taken over from another process.",
+    "Builds that began here: submitted, taken over, or retried after their end.",
     ("how",),
 )
 ENDED: Final = Metric(
     "scheduler_builds_ended_total",
     Sort.COUNTER,
-    "Builds that ended here: reported as done, errored or cancelled, or left to another process.",
+    "Builds that ended here, by the status of their report; `left`: without one.",
     ("status",),
 )
 SUBMISSIONS: Final = Metric(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import scheduler
 from scheduler.cli import main
 from scheduler.commands.monitoring import monitoring_file
 from scheduler.metrics.catalogue import METRICS, PROCESS, Sort
@@ -166,3 +167,20 @@ def test_promtool_is_asked_for_every_alert() -> None:
     assert document["tests"]
     for rule in RULES:
         assert re.search(rf'alertname(?:: |="){rule["alert"]}\b', text), rule["alert"]
+
+
+def test_the_documentation_lists_each_metric() -> None:
+    """Name, type, labels and help text, as they are exported."""
+    page = (Path(scheduler.__file__).parent / "docs" / "production.md").read_text()
+    for metric in METRICS:
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        assert f"| `{metric.name}` | {metric.sort.value} | {labels} | {metric.help} |\n" in page
+    listed = re.findall(r"(?m)^\| `(scheduler_\w+)` \|", page)
+    assert listed == [metric.name for metric in METRICS]
+
+
+def test_no_two_metrics_are_one_family() -> None:
+    """Without its ending a counter would be taken for a gauge of that name."""
+    names = [metric.name.removesuffix("_total") for metric in METRICS]
+    assert len(set(names)) == len(names)
+    assert all((metric.sort is Sort.COUNTER) == metric.name.endswith("_total") for metric in METRICS)
