@@ -357,6 +357,16 @@ main({command.replace("*", "*.*.*").split()!r})
     assert done.stdout.splitlines() == ["[]"]
 
 
+def test_a_service_without_metrics_loads_no_server() -> None:
+    """Nor a library for metrics: they take a tenth of a second, and megabytes."""
+    code = (
+        "import sys, scheduler.process;"
+        "print([m for m in ('hypercorn', 'starlette', 'prometheus_client', 'httpx2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_the_module_runs() -> None:
     """`python -m scheduler` is the command line, exit codes included."""
     tokens = [sys.executable, "-m", "scheduler", "--grace", "soon"]
