@@ -153,7 +153,7 @@ class Appender:
 
         try:
             await patiently(self._health, attempt)
-        except (Fenced, AlreadyLogged):
+        except Fenced:
             self._commits.conflicts += 1
             raise
         except BusClosed as error:

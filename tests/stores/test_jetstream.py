@@ -426,6 +426,42 @@ async def test_a_fence_after_trouble_is_no_trouble(autojump_clock: MockClock, br
         assert available(store)
 
 
+async def test_commits_are_measured(autojump_clock: MockClock, broker: Broker) -> None:
+    """How many there are, of which size, how long they take, and how often one had to be repeated."""
+    async with open_store(broker) as store:
+        tally = store.health.tally
+        await store.append("b1", [accept()])
+        await store.append("b1", [start("a")])
+        seconds, sizes = tally.seconds.copy(), tally.sizes.copy()
+        assert (seconds.total, sizes.total, tally.retries, tally.conflicts) == (2, 2, 0, 0)
+        assert sizes.sum == sum(len(one.data) for one in broker.messages(LOG, log_of("b1")))
+        broker.jetstream.no_room = True
+        store.journal("b1", ignore).record(settle("a"))
+        await trio.sleep(10)
+        broker.jetstream.no_room = False
+        await trio.sleep(3)
+        assert tally.retries > 5
+        assert tally.seconds.copy().total == 3
+        assert tally.seconds.copy().sum >= seconds.sum + 10
+        assert tally.document()["count"] == 3
+
+
+async def test_a_conflict_is_a_log_that_another_process_has_written(
+    autojump_clock: MockClock, broker: Broker
+) -> None:
+    """A build that is submitted again is none."""
+    broker.write(accept(), digest="d7")
+    async with open_store(broker) as store:
+        with pytest.raises(AlreadyLogged):
+            await store.append("b1", [accept()])
+        assert store.health.tally.conflicts == 0
+        await store.append("b2", [accept("b2")])
+        broker.write(Loading(), build="b2", epoch=2)
+        with pytest.raises(Fenced):
+            await store.append("b2", [start("b")])
+        assert store.health.tally.conflicts == 1
+
+
 async def test_a_question_that_was_answered_in_the_end_is_no_trouble(
     autojump_clock: MockClock, broker: Broker
 ) -> None:
