@@ -216,8 +216,7 @@ def _try(session: nox.Session, made: Path) -> None:
             ["schema", "build"],
             ["schema", "reply"],
             ["permissions"],
-            ["asyncapi"],
-            ["deploy", "nats"],
+            ["monitoring", "alerts"],
         ):
             session.run(command, *words, external=True, silent=True)
         session.run(command, "demo", "--latency", "100ms", external=True)

@@ -7,6 +7,11 @@ from contextlib import aclosing, asynccontextmanager
 import httpx2
 import pytest
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 from starlette.responses import StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from support.durable import until
@@ -160,6 +165,40 @@ async def test_a_stop_does_not_wait_for_a_client_that_does_not_read() -> None:
         began = trio.current_time()
     assert trio.current_time() - began < 1.0
     await client.aclose()
+
+
+async def test_hypercorn_still_writes_under_a_shield() -> None:
+    """A canary: without that a stop needs not close sockets any more, nor a write a deadline of ours."""
+    config = Config()
+    config.errorlog = config.accesslog = None
+    connected: list[trio.SocketStream] = []
+    cancelled, over = trio.Event(), trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        connected.append(stream)
+        state = ConnectionState({})
+        try:
+            await TCPServer(ASGIWrapper(endless), config, WorkerContext(None), state, stream)  # type: ignore[arg-type]
+        finally:
+            over.set()
+
+    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.serve_listeners, serve, [listener])
+            client = await stalled(Address(*listener.socket.getsockname()))
+            await wait_all_tasks_blocked(0.05)
+
+            async def look() -> None:
+                await cancelled.wait()
+                await wait_all_tasks_blocked(0.05)
+                assert not over.is_set()
+                connected[0].socket.close()
+
+            outer.start_soon(look)
+            nursery.cancel_scope.cancel()
+            cancelled.set()
+        await client.aclose()
 
 
 async def test_a_client_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
