@@ -89,6 +89,31 @@ def test_the_numbers_agree_with_the_reports(world: World) -> None:
     scheduler.end()
 
 
+def test_a_takeover_is_counted_by_the_process_that_has_the_build_then(world: World) -> None:
+    """What an earlier process did is in no number of the later one, and what follows is."""
+    start = ("--store=jetstream", "--metrics=0")
+    env = {"NATS_URL": world.server.url}
+    scheduler = world.scheduler(*start, env=env)
+    connectors, submitter = world.connectors(), world.submitter()
+    document = chain(component("vpc::1"), held("net::1", "gate"))
+    submitter.accepted(document)
+    connectors.await_requests(document["id"], "net::1")
+    assert Probe(scheduler).numbers()["scheduler_builds_begun_total"]["submitted",] == 1
+    scheduler.kill()
+    scheduler = world.scheduler(*start, env=env)
+    probe = Probe(scheduler)
+    until = time.monotonic() + 30
+    while probe.numbers()["scheduler_builds_begun_total"]["taken_over",] != 1:
+        assert time.monotonic() < until
+    connectors.release("gate")
+    submitter.done(document)
+    while not (found := probe.numbers())["scheduler_builds_ended_total"]["done",]:
+        assert time.monotonic() < until
+    assert +found["scheduler_components_total"] == {("create", "completed", "aws", "net"): 1}
+    assert found["scheduler_builds_begun_total"]["submitted",] == 0
+    scheduler.end()
+
+
 def test_a_stop_is_seen_at_once_and_waits_for_no_client(world: World) -> None:
     """Not ready while builds drain, alive until the end; and a client that does not read delays nothing."""
     scheduler = world.scheduler("--store=memory", "--metrics=127.0.0.1:0", env={"NATS_URL": world.server.url})

@@ -184,3 +184,9 @@ def test_no_two_metrics_are_one_family() -> None:
     names = [metric.name.removesuffix("_total") for metric in METRICS]
     assert len(set(names)) == len(names)
     assert all((metric.sort is Sort.COUNTER) == metric.name.endswith("_total") for metric in METRICS)
+
+
+def test_no_label_is_a_build_or_a_component() -> None:
+    """There are as many as somebody submits, and each would be kept by Prometheus."""
+    labels = {label for metric in METRICS for label in metric.labels}
+    assert not labels & {"build", "component", "id", "build_id", "component_id", "error"}
