@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 import yaml
@@ -84,21 +85,38 @@ def probe() -> str:
     """The shell line by which a container is asked whether it is ready."""
     services: dict[str, Any] = yaml.safe_load(public_files("compose")["compose.yaml"])["services"]
     line: str = services["scheduler-0"]["healthcheck"]["test"][1]
+    return line.replace("$$", "$")
+
+
+def probed_paths() -> list[str]:
+    """The paths by which pods are asked whether they are ready, and alive; on the port that they serve."""
     manifest = next(yaml.safe_load_all(public_files("kubernetes")["schedulers.yaml"]))
     [container] = manifest["spec"]["template"]["spec"]["containers"]
-    *_, other = container["readinessProbe"]["exec"]["command"]
-    line = line.replace("$$", "$")
-    assert other == line.replace("$SCHEDULER_INSTANCE", "$POD_NAME")
-    return line
+    [port] = container["ports"]
+    served = {one["name"]: one.get("value", "") for one in container["env"]}["SCHEDULER_METRICS"]
+    assert served == f"0.0.0.0:{port['containerPort']}"
+    asked = [container[kind]["httpGet"] for kind in ("readinessProbe", "livenessProbe")]
+    assert {one["port"] for one in asked} == {port["name"]}
+    return [one["path"] for one in asked]
 
 
 def test_three_schedulers_share_builds_on_three_brokers(deployment: Deployment, tmp_path: Path) -> None:
     """Each logs in by its key, and is ready by its probe; a submitter's build is run."""
     for name in INSTANCES:
         scheduler = deployment.start(
-            "scheduler", "serve", "--grace", "25s", SCHEDULER_INSTANCE=name, SCHEDULER_REPLICAS="3"
+            "scheduler",
+            "serve",
+            "--grace",
+            "25s",
+            SCHEDULER_INSTANCE=name,
+            SCHEDULER_REPLICAS="3",
+            SCHEDULER_METRICS="127.0.0.1:0",
         )
         scheduler.await_log("ready", deadline=60, store="jetstream")
+        address = scheduler.await_log("metrics and health are served")["address"]
+        for asked in probed_paths():
+            with build_opener(ProxyHandler({})).open(f"http://{address}{asked}", timeout=20) as answer:
+                assert answer.status == 200
     path = tmp_path / "build.json"
     path.write_text(json.dumps(build(component("note::1", action="none"))))
     run = deployment.start("submitter", "run", str(path))
