@@ -217,6 +217,8 @@ def _try(session: nox.Session, made: Path) -> None:
             ["schema", "reply"],
             ["permissions"],
             ["monitoring", "alerts"],
+            ["asyncapi"],
+            ["deploy", "nats"],
         ):
             session.run(command, *words, external=True, silent=True)
         session.run(command, "demo", "--latency", "100ms", external=True)

@@ -38,7 +38,8 @@ class CommandEntry(NamedTuple):
     def epilogue(self, *, everything: bool) -> str:
         """Return the text below its flags; ``everything`` tells whether all flags are shown."""
         hidden = [] if everything or not self.hidden else [self.hidden]
-        variables = [] if self.name in {"completion", "help", "monitoring", "schema"} else [_VARIABLES]
+        without = {"completion", "deploy", "help", "monitoring", "schema"}
+        variables = [] if self.name in without else [_VARIABLES]
         return "\n".join((f"Example: scheduler {self.example}", *hidden, *variables))
 
 
@@ -284,6 +285,15 @@ COMMANDS: Final = (
         "Print a Grafana dashboard or Prometheus alert rules.",
         "monitoring alerts > scheduler-alerts.yml",
         "Both stand on the metrics that a service with --metrics serves.",
+        hidden="",
+    ),
+    CommandEntry(
+        OPERATE,
+        "deploy",
+        "Print files that run three brokers and three schedulers.",
+        "deploy compose --output deploy",
+        "For Docker Compose, systemd or Kubernetes, or the brokers alone. With --output they are written into"
+        " a folder, with an nkey for each user and the least permissions.",
         hidden="",
     ),
     CommandEntry(

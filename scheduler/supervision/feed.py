@@ -162,7 +162,7 @@ class Track(Observer):
         if self._resumed:
             self._resumed.pop(vertex, None)
         waited = _seconds(due, now)
-        self._note(_Step(self._ids[vertex], "running", self.sequence + 1, now, attempt, waited))
+        self._note(ComponentEvent(self._ids[vertex], "running", self.sequence + 1, now, attempt, waited))
         if self._tally is not None:
             # Of a further attempt, the pause before it is no wait for room.
             self._tally.of(self.plan.requests.subject(vertex)).sent(waited if attempt == 1 else None)
@@ -222,7 +222,7 @@ class Track(Observer):
         """Implement `Observer.skipped`."""
         now = self.timings.clock()
         for vertex in vertices:
-            self._note(_Step(self._ids[vertex], "skipped", self.sequence + 1, now))
+            self._note(ComponentEvent(self._ids[vertex], "skipped", self.sequence + 1, now))
         if self._tally is not None:
             self._tally.skipped(map(self.plan.requests.subject, vertices))
 
