@@ -205,6 +205,8 @@ class Loader:
                 exc_info=None if isinstance(error, StoreError) else error,
             )
         self._roster.quarantined[build] = self._roster.left[build] = reason[:1_000]
+        if not isinstance(error, BeyondThisVersion):
+            self._roster.passing.add(build)
         try:
             # It was no crash: any other process, perhaps of another version, may try again.
             await self._store.leave(build, Released())

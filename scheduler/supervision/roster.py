@@ -61,6 +61,8 @@ class Roster:
         self.left: dict[str, str] = {}
         """Builds that this process could not take up, and leaves to others, with the reason: those that
         another one has are in no quarantine any more."""
+        self.passing: set[str] = set()
+        """Those of them that were left for a reason that may pass; a log beyond this version is none."""
         self.begun: Counter[str] = Counter()
         """Number of builds that began here: ``submitted``, ``taken_over`` or ``retried`` after their end."""
         self.ended: Counter[str] = Counter()
@@ -105,6 +107,12 @@ class Roster:
     def full(self) -> bool:
         """Whether there is no room for another build now."""
         return self._stopping or len(self._held) >= self._max_builds
+
+    def forget_left(self, build: str) -> None:
+        """Forget that a build was left: it may be taken up here again."""
+        self.quarantined.pop(build, None)
+        self.left.pop(build, None)
+        self.passing.discard(build)
 
     def set_aside(self, build: str) -> bool:
         """Return whether this process is not to take a build up (again)."""

@@ -12,6 +12,7 @@ from support.instances import Other
 from trio.testing import MockClock
 
 from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.lease import Standing
 from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Finished, Loading, Reported, Sent, Started
 from scheduler.journal.records import Position, compose, headers_of, instance_of
@@ -112,6 +113,29 @@ async def test_a_later_build_of_its_id_is_in_no_quarantine(autojump_clock: MockC
         assert not is_shown(process)
         assert not roster.set_aside("b1")
         assert roster.ids() == ["b1"]
+
+
+@pytest.mark.parametrize("passing", [True, False])
+async def test_what_failed_for_a_while_may_be_tried_again(autojump_clock: MockClock, passing: bool) -> None:
+    """Once another instance has had it for half a minute: when that one ends, this one takes it up."""
+    plant = Plant(ignore)
+    async with plant.run() as process, trio.open_nursery() as nursery:
+        roster = process.service.roster
+        plant.broker.write(Accepted(CHAIN, DIGEST, "0123456789abcdef"), digest=DIGEST)
+        roster.quarantined["b1"] = roster.left["b1"] = "the log could not be read"
+        if passing:
+            roster.passing.add("b1")
+        other = await take(plant, process, nursery)
+        await trio.sleep(20)
+        assert "b1" in roster.left
+        await trio.sleep(20)
+        assert ("b1" in roster.left) is not passing
+        other.renews = False
+        await other.renew(Standing.GONE)
+        process.bus.deliver(NEWS, b"")
+        await trio.sleep(10)
+        assert (roster.walk("b1") is not None) is passing
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_is_tried_once_by_each(autojump_clock: MockClock) -> None:
