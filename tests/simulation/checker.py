@@ -255,6 +255,7 @@ class Checker:
                 self._gating.note_due(name, build, build.asked_at)
                 self._bounds.settled(build, None, self._now)
             case Loading():
+                build.loadings += 1
                 self._taken_up(name, build, n, who)
                 self._load(build, n, who)
             case Started(component=component, attempt=attempt):
@@ -439,11 +440,11 @@ class Checker:
             seconds = float(text.split()[3])
             if attempt is None or first is None:
                 # Whether it had left a process cannot know that takes the build up, and must send nothing.
-                if not (build.ever_halted and len(build.loaded) > 1):
+                if not (build.ever_halted and build.changed_hands):
                     self._wrong(f"{name}: {component} timed out and never left")
                 return
             until = first + seconds - 0.001
-            if len(build.loaded) > 1 and not self._scenario.clocks.agree:
+            if build.changed_hands and not self._scenario.clocks.agree:
                 # By the clock of the process that took it up, its time may have been over by then.
                 until = min(until, max(build.loaded_at.values()))
             if any(reply.time < until for reply in kept):
@@ -469,7 +470,7 @@ class Checker:
             taken_up = max(build.loaded_at.values(), default=0.0)
             if any(reply.time < taken_up for reply in kept):
                 self._wrong(f"{name}: the outcome of {component} is unknown, and its reply was captured")
-            if len(build.loaded) < 2:
+            if not build.changed_hands:
                 self._wrong(f"{name}: the outcome of {component} is unknown without a restart")
         else:
             self._wrong(f"{name}: {component} fails by a fault of ours: {text[:200]}")
@@ -492,7 +493,7 @@ class Checker:
                 break
         # Of what was held back before it left, as the lease had run out, a part may have counted.
         held_back = min(_TICK, max(0.0, first - one.began))
-        alone = len(build.loaded) == 1 and len({sender for _, sender in one.departures}) == 1
+        alone = not build.changed_hands and len({sender for _, sender in one.departures}) == 1
         if alone and self._now < first + seconds + outage - held_back - 0.05:
             self._wrong(f"{name}: {component} timed out {self._now - first:.2f} s after it left")
 

@@ -95,6 +95,8 @@ class Build:
     """Which process wrote each record."""
     loaded: dict[str, int] = field(factory=dict)
     """Of each process that took it up or accepted it: at which record."""
+    loadings: int = 0
+    """Number of times that it was taken up: perhaps by the process that had given it away."""
     loaded_at: dict[str, float] = field(factory=dict)
     """The same: when."""
     most_failures: float = 0
@@ -139,6 +141,11 @@ class Build:
     """When its log was purged by hand, if it was: from then on only a report is expected of it."""
     reported_since: int = 0
     """Number of its reports after that."""
+
+    @property
+    def changed_hands(self) -> bool:
+        """Whether it was resumed from its log."""
+        return len(self.loaded) > 1 or self.loadings > 0
 
     def run(self, number: int) -> Run:
         """Return the knowledge about a run."""

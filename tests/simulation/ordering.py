@@ -62,7 +62,7 @@ class Ordering:
         """The first attempt of a component begins."""
         name = build.document["id"]
         course = self._courses[name]
-        if build.deeds or len(build.loaded) > 1 or build.halted_at or component in course.started:
+        if build.deeds or build.changed_hands or build.halted_at or component in course.started:
             return
         if self._bounded:
             # What waits for bytes is overtaken by what is more urgent.

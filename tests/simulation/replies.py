@@ -57,6 +57,6 @@ class Replies:
         if not self._calm or arrived is None:
             return
         first, who = attempt.departures[0]
-        listens = self._started[who] < self._gone - _SETTLED and len(build.loaded) == 1
+        listens = self._started[who] < self._gone - _SETTLED and not build.changed_hands
         if listens and first < arrived < first + seconds - _MARGIN:
             self.wrong(f"G1 {name}: {attempt.id} timed out, and its reply reached a server that stays")

@@ -143,6 +143,9 @@ class Tenures:
         if self.servers == 1 and not there:
             return Ground.ABSENT
         sight = self._sights.get((who, key))
+        if sight is None and key in self._removed:
+            # It was removed with the bucket, before this process has seen it.
+            return Ground.UNKNOWN
         lapsed = sight is not None and sight.unchanged >= LEASE / _FASTEST - _LOOK
         return Ground.LAPSED if lapsed else None
 
