@@ -18,7 +18,16 @@ ROOT = Path("/srv/scheduler")
 LIBRARY = "/srv/scheduler/.venv/lib/python3.11/site-packages"
 RUN = f"thread (7): MainThread;main ({ROOT}/scheduler/cli.py:5);unrolled_run ({LIBRARY}/trio/_core/_run.py:9)"
 WALK = f"{RUN};ComponentTasks.run ({ROOT}/scheduler/walk/component_tasks.py:65)"
-NOT_OF_A_SERVICE = {"client", "connectors", "contract", "display", "local"}
+NOT_OF_A_SERVICE = {
+    "asyncapi",
+    "client",
+    "connectors",
+    "contract",
+    "deploy",
+    "display",
+    "local",
+    "permissions",
+}
 
 
 def row(stack: str) -> str:

@@ -90,6 +90,9 @@ ROWS: Final[Mapping[str, str]] = {
     "scheduler.recovery": STORE,
     "scheduler.fleet": STORE,
     "scheduler.control": ELSE,
+    # Counted where it happens, and shown to whoever asks.
+    "scheduler.metrics": _CALLER,
+    "scheduler.web": ELSE,
     "scheduler.diagnosis": ELSE,
     "scheduler.runtime": _CALLER,
     "scheduler.runtime.watchdog": ELSE,
