@@ -131,6 +131,8 @@ async def test_what_failed_for_a_while_may_be_tried_again(autojump_clock: MockCl
         await trio.sleep(20)
         assert ("b1" in roster.left) is not passing
         other.renews = False
+        # The renewal that is under way is through.
+        await trio.sleep(3)
         await other.renew(Standing.GONE)
         process.bus.deliver(NEWS, b"")
         await trio.sleep(10)
