@@ -50,6 +50,7 @@ from scheduler.supervision.reporting import Publisher
 from scheduler.supervision.roster import Roster
 from scheduler.supervision.runner import Runner
 from scheduler.supervision.supervisor import Supervisor
+from scheduler.web.console import Console
 from scheduler.web.figures import Figures
 from scheduler.web.health import Health
 
@@ -175,6 +176,8 @@ class Service:
             name=settings.name,
         )
         """Figures for operators."""
+        self.console = Console(self._asked, settings.name, self._stopping.asked)
+        """Access for the page."""
 
     @property
     def ready(self) -> bool:
@@ -219,7 +222,7 @@ class Service:
                     persistence.id,
                     __version__,
                     "Runs builds of infrastructure",
-                    persistence.description,
+                    self.console.described(persistence.description),
                 )
                 counters = partial(self._counters, notifier)
                 await Discovery(self._asked, identity, endpoints, self._presence, counters).open()
@@ -337,7 +340,8 @@ class Service:
         control = Control(self._asked, parts)
         async with open_background() as background:
             await background.start(control.run)
-            yield control
+            with self.console.answering(control):
+                yield control
 
     @asynccontextmanager
     async def _open_collector(self, reception: Reception) -> AsyncIterator[None]:

@@ -4,7 +4,7 @@ The declaration names what is allowed, the help, and the section. From it come t
 ``--max-builds``), the environment variable (``SCHEDULER_MAX_BUILDS``), the check of the value, and the row
 in ``docs/settings.md``. The classes that hold settings are `scheduler.config.Settings`,
 `scheduler.config.contexts.ContextOption`, `scheduler.bus.options.BusOptions`,
-`scheduler.definition.limits.Limits` and `scheduler.local.simulator.Behaviour`.
+`scheduler.config.web.WebSettings`, `scheduler.definition.limits.Limits` and `scheduler.local.simulator.Behaviour`.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _VARIABLES: Final = {"nats_url": ("NATS_URL", "NATS_URI"), "context": ("NATS_CONTEXT",)}
 """Variables that others gave their names; ``NATS_URI`` is the one that Ernest sets."""
 _DECLARED: Final = "setting"
-_SECRETS: Final = frozenset({"notify_secret", "password", "token"})
+_SECRETS: Final = frozenset({"notify_secret", "password", "token", "web_token"})
 _SHOWN: Final = 100
 """Characters of a wrong value that an error message repeats."""
 
@@ -38,6 +38,7 @@ class Section(StrEnum):
     LIMITS = "Limits"
     NOTIFICATIONS = "Notifications"
     MONITORING = "Metrics and health"
+    PAGE = "Page"
     LOG = "Log"
     SIMULATED = "Simulated connectors"
 

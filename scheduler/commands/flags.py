@@ -19,6 +19,7 @@ from scheduler.bus.options import BusOptions
 from scheduler.commands.parameters import parameter_of
 from scheduler.config import Settings
 from scheduler.config.contexts import Context, ContextOption, read_context
+from scheduler.config.web import WebSettings
 from scheduler.definition.limits import Limits
 from scheduler.errors import InvalidSettings
 from scheduler.setting import Section, Setting, settings_in, spelled
@@ -134,7 +135,7 @@ def settings_of(*groups: Flags) -> Settings:
     Raises:
         InvalidSettings: a value that cannot be used.
     """
-    values: dict[type, dict[str, Any]] = {Settings: {}, Limits: {}, ContextOption: {}}
+    values: dict[type, dict[str, Any]] = {Settings: {}, Limits: {}, ContextOption: {}, WebSettings: {}}
     broker = []
     for group in groups:
         for origin, value in given(group):
@@ -148,7 +149,8 @@ def settings_of(*groups: Flags) -> Settings:
     if (broker or context) and not service.get("embedded"):
         login = {origin.attribute: read(value, origin.declared) for origin, value in broker}
         service["bus"] = _bus_options(login, read_context(context) if context else None)
-    return Settings(limits=Limits(**values[Limits]), **service)
+    page = WebSettings(**values[WebSettings])
+    return Settings(limits=Limits(**values[Limits]), page=page, **service)
 
 
 def _bus_options(given: dict[str, Any], context: Context | None) -> BusOptions:

@@ -37,9 +37,10 @@ TIMES = Group("Times: seconds, or as 250ms, 10m, 1h30m, 7d", sort_key=5)
 LIMITS = Group("Limits", sort_key=6)
 NOTIFICATIONS = Group("Notifications", sort_key=7)
 MONITORING = Group("Metrics and health", sort_key=8)
-SIMULATED = Group("Simulated connectors", sort_key=9)
-BROKER = Group("Broker", sort_key=10)
-LOG = Group("Log", sort_key=11)
+PAGE = Group("Page", sort_key=9)
+SIMULATED = Group("Simulated connectors", sort_key=10)
+BROKER = Group("Broker", sort_key=11)
+LOG = Group("Log", sort_key=12)
 _PANELS: Final = {
     Section.BROKER: BROKER,
     Section.EMBEDDED: OPTIONS,
@@ -50,6 +51,7 @@ _PANELS: Final = {
     Section.LIMITS: LIMITS,
     Section.NOTIFICATIONS: NOTIFICATIONS,
     Section.MONITORING: MONITORING,
+    Section.PAGE: PAGE,
     Section.LOG: LOG,
     Section.SIMULATED: SIMULATED,
 }

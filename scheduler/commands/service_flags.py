@@ -2,6 +2,7 @@
 
 from scheduler.commands.flags import Flags, flags
 from scheduler.config import Settings
+from scheduler.config.web import WebSettings
 from scheduler.definition.limits import Limits
 from scheduler.setting import Section
 
@@ -27,6 +28,7 @@ class BuildFlags(Flags):
     (Settings, Section.LIMITS),
     (Settings, Section.NOTIFICATIONS),
     (Settings, Section.MONITORING),
+    (WebSettings, Section.PAGE),
 )
 class ServiceFlags(Flags):
     """Flags for the work of the service."""

@@ -14,12 +14,13 @@ import attrs
 from scheduler.bus.options import BusOptions
 from scheduler.config import Settings
 from scheduler.config.contexts import ContextOption
+from scheduler.config.web import WebSettings
 from scheduler.definition.limits import Limits
 from scheduler.local.simulator import Behaviour
 from scheduler.setting import Range, Section, Setting, flag_of, has_choices, plain, settings_in, words_of
 from scheduler.text import write_duration
 
-_HOLDERS: Final = (BusOptions, ContextOption, Settings, Limits, Behaviour)
+_HOLDERS: Final = (BusOptions, ContextOption, Settings, WebSettings, Limits, Behaviour)
 _HEAD: Final = "| flag | default | allowed | |\n|---|---|---|---|\n"
 _CODE: Final = re.compile(
     r"(?<!\w)'([^']+)'(?!\w)|(--[a-z][a-z-]*[a-z]|<\w+>[.\w]*\w|\$\(\.\.\.\)|\{\{ \}\})"

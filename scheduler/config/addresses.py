@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 from scheduler.setting import invalid
 
 _FORM: Final = "is not [HOST:]PORT: an IP address or localhost, and a number from 0 to 65535"
-_LOCAL: Final = "127.0.0.1"
+LOCAL: Final = "127.0.0.1"
+"""Address of this machine alone."""
 _MOST_PORT: Final = 65_535
 _MOST_HOSTS: Final = 64
 _NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,62})(\.[a-z0-9]([a-z0-9-]{0,62}))*")
@@ -21,12 +22,21 @@ class Address(NamedTuple):
     port: int
     """Port; 0: any free one."""
 
+    @property
+    def loopback(self) -> bool:
+        """Whether it is of this machine alone."""
+        return ipaddress.ip_address(self.host).is_loopback
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str) -> Address | None:
+def parse_address(text: str, name: str = "metrics") -> Address | None:
     """Parse ``[HOST:]PORT``; None for an empty text. Without a host it is of this machine alone.
+
+    Args:
+        text: the text.
+        name: name of the setting.
 
     Raises:
         InvalidSettings: it is of another form.
@@ -37,13 +47,13 @@ def parse_address(text: str) -> Address | None:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
     if not (port.isascii() and port.isdigit()) or int(port) > _MOST_PORT or bool(colon) != bool(host):
-        raise invalid("metrics", text, _FORM)
+        raise invalid(name, text, _FORM)
     if host in ("", "localhost"):
-        host = _LOCAL
+        host = LOCAL
     try:
         return Address(str(ipaddress.ip_address(host)), int(port))
     except ValueError:
-        raise invalid("metrics", text, _FORM) from None
+        raise invalid(name, text, _FORM) from None
 
 
 def parse_http_hosts(text: str) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ from scheduler.config.reading import (
     parse_rules,
     parse_timeouts,
 )
+from scheduler.config.web import DEFAULT_WEB, WebSettings
 from scheduler.definition.choices import OnUnresolved, Templates
 from scheduler.definition.destinations import AllowedHosts, Destination
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
@@ -95,6 +96,7 @@ class Settings:
     bus: BusOptions = Factory(lambda: BusOptions(servers=DEFAULT_SERVERS, chosen=False))
     """Address of the broker, and credentials; ignored where ``embedded`` is set."""
     limits: Limits = DEFAULT_LIMITS
+    page: WebSettings = DEFAULT_WEB
     embedded: bool = setting(
         False,
         "Run a broker in this process, for this user; ignores --nats-url.",
@@ -297,7 +299,7 @@ class Settings:
     """Address of the HTTP server; None where there is none."""
     http_hosts: tuple[str, ...] = setting(
         (),
-        "Names by which that server may be asked: 'scheduler.example.com'.",
+        "Names by which metrics and page may be asked: 'scheduler.example.com'.",
         Section.MONITORING,
         read=parse_http_hosts,
         otherwise="`localhost`",

@@ -14,13 +14,15 @@ import trio
 from scheduler.bus import Bus
 from scheduler.bus.discovery import ServiceEndpoint
 from scheduler.control.commands import COMMANDS
+from scheduler.control.origins import Origin
 from scheduler.control.parts import Parts
 from scheduler.control.queries import QUERIES
 from scheduler.control.questions import QuestionLine, Questions
 from scheduler.control.registry import Verb, Verbs
-from scheduler.control.relay import Relay
+from scheduler.control.relay import Relay, Relayed
 from scheduler.control.report_queries import REPORTS
 from scheduler.control.verbs import Answer, Builds, Document, List, Query
+from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import CONTROL
 from scheduler.errors import BusError
 from scheduler.runtime.log_limits import RateLimitedLog
@@ -117,6 +119,31 @@ class Control:
 
     def _on_flood(self, verb: str) -> None:
         self._flooded[verb].set()
+
+    async def ask(
+        self, verb: str, document: Document, user: str = "", sender: str = ""
+    ) -> Answer | Document | Relayed:
+        """Answer a question or a command that comes from this process, and not over the bus.
+
+        Args:
+            verb: what is asked for.
+            document: the request, not yet checked.
+            user: its sender, where somebody vouches for it.
+            sender: its sender, who takes turns with others at other instances.
+
+        Returns:
+            The answer; that of another instance as it came.
+
+        Raises:
+            Refused: the request is wrong, or what it asks for cannot be done.
+            StoreError, BusError: the store or the broker does not do what is needed for it.
+        """
+        if self._relay is not None and self._relay.concerns(verb, document, passed=False):
+            origin = Origin(user, sender)
+            answer = await self._relay.answer(verb, document, encode(document), origin)
+            if answer is not None:
+                return answer
+        return await self._answer(verb, document, user)
 
     def pace(self, verb: str, document: Document) -> QuestionLine:
         """Return the line in which a question waits.

@@ -26,7 +26,7 @@ from scheduler.errors import BusError, Fenced, InvalidJSON, MessageTooLarge, Ref
 from scheduler.runtime.executor import ThreadExecutor
 from scheduler.runtime.log_limits import RateLimitedLog
 
-_NUMBERS: Final = {
+NUMBERS: Final = {
     "invalid": 400,
     "unknown": 404,
     "conflict": 409,
@@ -272,7 +272,7 @@ def _refusal(build: str | None, code: str, text: str) -> tuple[bytes, dict[str, 
     """Return the answer that refuses, and its headers."""
     headers = {
         "Nats-Service-Error": _NOT_FOR_HEADERS.sub("?", text[:500]),
-        "Nats-Service-Error-Code": str(_NUMBERS[code]),
+        "Nats-Service-Error-Code": str(NUMBERS[code]),
     }
     return encode({"id": build, "error": {"code": code, "message": text}}), headers
 

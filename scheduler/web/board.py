@@ -8,6 +8,7 @@ from attrs import define, field
 from scheduler.metrics import catalogue as names
 from scheduler.metrics.turns import Turns
 from scheduler.runtime.executor import Executor, ThreadExecutor
+from scheduler.web.console import Console
 from scheduler.web.figures import Family, Figures
 
 CONNECTING = "it connects to the broker"
@@ -26,15 +27,19 @@ class Board:
     """Writes texts beside the loop."""
     figures: Figures | None = None
     """Figures of the service, while there is one."""
+    console: Console | None = None
+    """What the page may use of the service, while there is one."""
+    page: str = ""
+    """Address of the page; empty where there is none."""
 
     @contextmanager
-    def showing(self, figures: Figures) -> Iterator[None]:
-        """Show the figures of a service until the context is left."""
-        self.figures = figures
+    def showing(self, figures: Figures, console: Console | None = None) -> Iterator[None]:
+        """Show the figures of a service, and let the page use it, until the context is left."""
+        self.figures, self.console = figures, console
         try:
             yield
         finally:
-            self.figures = None
+            self.figures = self.console = None
 
     def trouble(self) -> str:
         """Return why no build should be sent here now; empty where it should."""

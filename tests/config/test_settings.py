@@ -94,7 +94,7 @@ def test_every_setting_has_a_flag() -> None:
     assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits", "context"}
 
 
-@pytest.mark.parametrize("holder", [BusOptions, ContextOption, Settings, Limits, Behaviour])
+@pytest.mark.parametrize("holder", [BusOptions, ContextOption, Settings, WebSettings, Limits, Behaviour])
 def test_a_setting_is_explained_in_one_sentence(holder: type) -> None:
     """Its help ends with a full stop, and what the documentation adds to it does, too."""
     for attribute, declared in settings_in(holder):

@@ -80,7 +80,7 @@ class RunningComponent(Said, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     index: Index
-    seconds: Annotated[float, Meta(description="Seconds since its request left.")]
+    sent: Annotated[float | None, Meta(description="When its request left, by the clock of `now`.")] = None
     attempt: int = 1
     progress: float | None = None
     message: Annotated[str, Meta(description="Last word of its connector.")] = ""
@@ -93,7 +93,9 @@ class FailedComponent(Said, frozen=True, kw_only=True, omit_defaults=True):
     index: Index
     error: str
     attempt: int = 1
-    retry_in: Annotated[float | None, Meta(description="Seconds until the next attempt.")] = None
+    retry_at: Annotated[
+        float | None, Meta(description="When the next attempt follows, by the clock of `now`.")
+    ] = None
 
 
 class Status(Said, frozen=True, kw_only=True):
@@ -159,11 +161,10 @@ class End(Said, frozen=True, kw_only=True, omit_defaults=True):
     """Last event of a stream."""
 
     reason: Annotated[
-        Literal["finished", "stopping", "gone", "refused", "moved"],
+        Literal["finished", "stopping", "gone"],
         Meta(
             description="finished: the build has ended. stopping: this process ends. gone: there is no such"
-            " build any more. refused: too slow. moved: its components are others now. Except after"
-            " finished and gone: connect again."
+            " build any more. After stopping: connect again."
         ),
     ]
     message: str = ""
