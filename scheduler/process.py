@@ -114,7 +114,7 @@ async def run_service(settings: Settings) -> int:
                     collects=True,
                     stopping=signals.stopping,
                 )
-                with _recording_hangs(watchdog, to.options, store), board.showing(service.figures):
+                with _recording_hangs(watchdog, to.options, store), board.showing(service.figures, service.console):
                     await service.run()
             nursery.cancel_scope.cancel()
     return signals.code

@@ -144,7 +144,9 @@ class WebSettings:
         if self.orders and not known:
             raise wrong("web_orders", _NEEDS.format("orders need"))
         if isinstance(self.web, Address) and not self.web.loopback and not known:
-            raise wrong("web", f"{self.web} can be reached from other machines: {_NEEDS.format('that needs')}")
+            raise wrong(
+                "web", f"{self.web} can be reached from other machines: {_NEEDS.format('that needs')}"
+            )
 
     def tokens(self) -> tuple[str, ...]:
         """Return the tokens; several while one is replaced by another.

@@ -1,5 +1,6 @@
 """Answers requests: metrics for Prometheus, and the health of the process for probes."""
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -26,6 +27,8 @@ _MOST_BODY: Final = 0
 """Bytes of a request's body; no request that is known here has any."""
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _UNAVAILABLE: Final = 503
+PATHS: Final = frozenset({"/metrics", "/livez", "/readyz"})
+"""Paths of metrics and health."""
 
 
 class MetricsPage:
@@ -57,11 +60,21 @@ class Guard:
     Args:
         app: answers the others.
         hosts: hosts that a request may name.
+        most_body: bytes that a request may have beside its head.
+        deadline: returns the seconds for an answer, by the path; without limit for what goes on.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Hosts) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Hosts,
+        most_body: int = _MOST_BODY,
+        deadline: Callable[[str], float] = lambda _: _DEADLINE,
+    ) -> None:
         self._app = app
         self._hosts = hosts
+        self._most_body = most_body
+        self._deadline = deadline
         self._limited_log = RateLimitedLog(_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +94,7 @@ class Guard:
             await send(message)
 
         try:
-            with trio.fail_after(_DEADLINE):
+            with trio.fail_after(self._deadline(scope["path"])):
                 await self._app(scope, receive, sending)  # type: ignore[arg-type]
         except trio.TooSlowError:
             if not begun:
@@ -98,8 +111,13 @@ class Guard:
         if len(hosts) != 1 or not self._hosts.allows(hosts[0]):
             return _plain("this name is not known here: add it to --http-hosts", 421)
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdigit() or int(length) > _MOST_BODY:
-            return _plain("a request has no body here", 413)
+        if "transfer-encoding" in headers or not length.isdigit() or int(length) > self._most_body:
+            text = (
+                f"a request has at most {self._most_body:,} bytes"
+                if self._most_body
+                else "a request has no body"
+            )
+            return _plain(f"{text} here", 413)
         return None
 
 
@@ -110,6 +128,11 @@ def make_app(board: Board, hosts: Hosts) -> ASGIApp:
         board: place where the service hangs out its figures.
         hosts: hosts that a request may name.
     """
+    return Guard(health_app(board), hosts)
+
+
+def health_app(board: Board) -> ASGIApp:
+    """Return what answers for metrics and health, without a guard."""
     page = MetricsPage(board)
 
     async def metrics(_request: Request) -> Response:
@@ -124,8 +147,22 @@ def make_app(board: Board, hosts: Hosts) -> ASGIApp:
         return _plain(trouble, _UNAVAILABLE) if trouble else _plain("ok")
 
     routes = [Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)]
-    return Guard(Starlette(routes=routes), hosts)
+    return Starlette(routes=routes)
 
 
 def _plain(text: str, status: int = 200) -> Response:
     return PlainTextResponse(f"{text}\n", status, headers=_HEADERS)
+
+
+def beside(health: ASGIApp, page: ASGIApp) -> ASGIApp:
+    """Return an application that has both at one address.
+
+    Args:
+        health: answers for metrics and health.
+        page: answers for all other paths.
+    """
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (health if scope["path"] in PATHS else page)(scope, receive, send)
+
+    return app

@@ -1,6 +1,6 @@
 """Board: place where a process hangs out what may be read of it, from its first moment on."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 from attrs import define, field
@@ -31,11 +31,16 @@ class Board:
     """What the page may use of the service, while there is one."""
     page: str = ""
     """Address of the page; empty where there is none."""
+    on_console: Callable[[Console], object] = lambda _: None
+    """Callback of the page for each service that comes; synchronous."""
 
     @contextmanager
     def showing(self, figures: Figures, console: Console | None = None) -> Iterator[None]:
         """Show the figures of a service, and let the page use it, until the context is left."""
         self.figures, self.console = figures, console
+        if console is not None:
+            console.page = self.page
+            self.on_console(console)
         try:
             yield
         finally:

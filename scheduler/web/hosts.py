@@ -22,6 +22,10 @@ class Hosts:
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._names = frozenset({"localhost", *names})
 
+    def named(self, host: str) -> bool:
+        """Return whether this is one of the names, and no address; without a port."""
+        return host.lower().removesuffix(".") in self._names
+
     def allows(self, host: str) -> bool:
         """Return whether a request with this ``Host`` is for us; a port in it does not matter."""
         if host.startswith("["):

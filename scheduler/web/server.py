@@ -23,6 +23,7 @@ from scheduler.config.addresses import Address
 from scheduler.errors import PortUnusable
 from scheduler.runtime.background import open_background
 from scheduler.runtime.log_limits import RateLimitedLog
+from scheduler.setting import flag_of
 
 _log = structlog.get_logger()
 
@@ -95,9 +96,13 @@ class Server:
 
     Args:
         app: application to serve.
+        setting: name of the setting that has the address, for messages.
+        most: connections at a time.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, setting: str = "metrics", most: int | None = None) -> None:
+        self._setting = setting
+        self._most = most
         self._app = ASGIWrapper(app)  # type: ignore[arg-type]
         self._config = Config()
         # What it would log are mistakes of clients.
@@ -126,7 +131,7 @@ class Server:
         try:
             listeners = await trio.open_tcp_listeners(address.port, host=address.host)
         except OSError as error:
-            msg = f"--metrics: {address} cannot be used: {error.strerror or error}"
+            msg = f"{flag_of(self._setting)}: {address} cannot be used: {error.strerror or error}"
             raise PortUnusable(msg) from None
         port: int = listeners[0].socket.getsockname()[1]
         async with open_background() as background:
@@ -139,7 +144,7 @@ class Server:
                     stream.close()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if len(self._open) >= MOST_CONNECTIONS:
+        if len(self._open) >= (self._most or MOST_CONNECTIONS):
             await trio.aclose_forcefully(stream)
             return
         guarded = _Stream(stream)

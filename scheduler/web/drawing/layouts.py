@@ -135,7 +135,9 @@ def _written(
         "x": placed.x,
         "y": placed.y,
         "wave": wave,
-        "edges": [one for vertex, needs in enumerate(structure.needs) for need in needs for one in (need, vertex)],
+        "edges": [
+            one for vertex, needs in enumerate(structure.needs) for need in needs for one in (need, vertex)
+        ],
         "critical": critical or longest_chain(structure.needs, wave),
         "width": placed.width,
         "height": placed.height,

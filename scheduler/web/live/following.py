@@ -138,7 +138,9 @@ class Following:
             try:
                 subscription = await self._bus.subscribe(subject, self._take, queue=group)
             except BusError as error:
-                self._log.info("a build is looked at every few seconds, as events are not heard", why=str(error))
+                self._log.info(
+                    "a build is looked at every few seconds, as events are not heard", why=str(error)
+                )
                 if not begun:
                     begun = True
                     task_status.started()

@@ -175,7 +175,9 @@ def _by_age(pair: tuple[int, Flight]) -> float:
     return float("inf") if since is None else since
 
 
-def table_of(ids: tuple[str, ...], index: Mapping[str, int], answer: Document, rows: Iterable[Document]) -> StateTable:
+def table_of(
+    ids: tuple[str, ...], index: Mapping[str, int], answer: Document, rows: Iterable[Document]
+) -> StateTable:
     """Return the table of a whole build; for a thread, where it is large.
 
     Args:

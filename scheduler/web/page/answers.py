@@ -358,6 +358,7 @@ class Session(Said, frozen=True, kw_only=True):
     user: Annotated[str, Meta(description="Name that a proxy vouches for, or that was told at the login.")]
     vouched: bool
     orders: Annotated[bool, Meta(description="Whether orders are taken here, from this user.")]
+    login: Annotated[bool, Meta(description="Whether one can log in with a token.")]
     csrf: Annotated[str, Meta(description="For the header x-scheduler-csrf; empty without orders.")]
     version: str
     instance: str

@@ -59,7 +59,9 @@ def components_of(
         types[type_] += 1
         if (kind and type_ != kind) or (states and row.get("state") not in states):
             continue
-        if sought and not any(sought in text(row.get(name)).casefold() for name in ("id", "error", "message")):
+        if sought and not any(
+            sought in text(row.get(name)).casefold() for name in ("id", "error", "message")
+        ):
             continue
         counts[text(row.get("state"))] += 1
         rows.append(shown(found, vertex))

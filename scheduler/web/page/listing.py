@@ -13,7 +13,7 @@ from scheduler.client.timeline import FINISHED
 from scheduler.control.verbs import PAGE, Document
 from scheduler.errors import Refused
 from scheduler.runtime.yielding import yield_now
-from scheduler.web.page.asking import OWNER, Desk
+from scheduler.web.page.asking import Desk
 
 _FRESH: Final = 1.0
 """Seconds for which a list of the builds that run is good at least."""
@@ -151,7 +151,9 @@ def _matches(row: Mapping[str, Any], statuses: frozenset[str], sought: str) -> b
         return False
     if not sought:
         return True
-    return any(sought in text(row.get(name)).casefold() for name in ("id", "name", "action", "owner", "error"))
+    return any(
+        sought in text(row.get(name)).casefold() for name in ("id", "name", "action", "owner", "error")
+    )
 
 
 def _told(place: tuple[bool, float, str]) -> str:

@@ -157,7 +157,6 @@ class Wholes:
 def _same(before: Whole, answer: Document, rows: list[Document]) -> bool:
     """Return whether it is the same build: the edges of one never change."""
     known = before.answer
-    return (
-        known.get("accepted") == answer.get("accepted")
-        and len(before.rows) == len(rows) == whole(answer.get("total"), -1)
+    return known.get("accepted") == answer.get("accepted") and len(before.rows) == len(rows) == whole(
+        answer.get("total"), -1
     )
