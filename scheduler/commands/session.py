@@ -162,9 +162,16 @@ async def with_parts(
                 nursery.start_soon(_fail_when, died)
                 from scheduler.process import open_store  # noqa: PLC0415 - needed only here
                 from scheduler.service import Service  # noqa: PLC0415 - needed only here
+                from scheduler.web.opening import open_board  # noqa: PLC0415 - needed only here
 
+                board = await stack.enter_async_context(open_board(settings))
                 store = await open_store(settings, bus)
-                await nursery.start(Service(settings, bus, store).run, name="scheduler")
+                service = Service(settings, bus, store)
+                stack.enter_context(board.showing(service.figures, service.console))
+                await nursery.start(service.run, name="scheduler")
+                if board.page:
+                    # On standard error, since the output may be JSON.
+                    sys.stderr.write(f"the page is at {board.page}\n")
             if behaviour is not None:
                 from scheduler.local.simulator import Simulator  # noqa: PLC0415 - needed only here
 

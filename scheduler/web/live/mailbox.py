@@ -32,7 +32,7 @@ class Mailbox:
         self._wake = trio.Event()
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes that wait."""
         return self._bytes
 
