@@ -117,7 +117,8 @@ async def run_service(settings: Settings) -> int:
                     collects=True,
                     stopping=signals.stopping,
                 )
-                with _recording_hangs(watchdog, to.options, store), board.showing(service.figures, service.console):
+                shown = board.showing(service.figures, service.console)
+                with _recording_hangs(watchdog, to.options, store), shown:
                     await service.run()
             nursery.cancel_scope.cancel()
     return signals.code

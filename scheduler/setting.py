@@ -4,7 +4,8 @@ The declaration names what is allowed, the help, and the section. From it come t
 ``--max-builds``), the environment variable (``SCHEDULER_MAX_BUILDS``), the check of the value, and the row
 in ``docs/settings.md``. The classes that hold settings are `scheduler.config.Settings`,
 `scheduler.config.contexts.ContextOption`, `scheduler.bus.options.BusOptions`,
-`scheduler.config.web.WebSettings`, `scheduler.definition.limits.Limits` and `scheduler.local.simulator.Behaviour`.
+`scheduler.config.web.WebSettings`, `scheduler.definition.limits.Limits` and
+`scheduler.local.simulator.Behaviour`.
 """
 
 from collections.abc import Callable, Iterator

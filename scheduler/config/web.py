@@ -78,11 +78,11 @@ class WebSettings:
 
     web: Address | str | None = setting(
         None,
-        "Serve the page at this [HOST:]PORT; without HOST on this machine only; 'off': nowhere.",
+        "Serve the page at this [HOST:]PORT; without HOST on this machine only.",
         Section.PAGE,
         read=parse_page,
-        otherwise="nowhere; with --embedded a free port of this machine",
-        more="See [The page](web.md).",
+        otherwise="nowhere",
+        more="With --embedded a free port of this machine; 'off': nowhere. See [The page](web.md).",
     )
     prefix: str = setting(
         "",

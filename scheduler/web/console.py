@@ -31,7 +31,7 @@ class Console:
 
     @contextmanager
     def answering(self, control: Control) -> Iterator[None]:
-        """Have questions answered until the context is left."""
+        """Let questions be answered until the context is left."""
         self.control = control
         try:
             yield

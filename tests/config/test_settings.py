@@ -20,6 +20,7 @@ from scheduler.config import (
     parse_timeouts,
 )
 from scheduler.config.contexts import ContextOption
+from scheduler.config.web import WebSettings
 from scheduler.definition.limits import DEFAULT_LIMITS, Limits
 from scheduler.definition.model import Resend
 from scheduler.definition.rules import LimitRule, Retry

@@ -1,5 +1,5 @@
-"""Where the components of a build stand on the page: columns by wave, in an order with few crossings.
+"""Places of the components of a build on the page: columns by wave, in an order with few crossings.
 
-`waves` is quick and always works; `ordering` takes longer, and runs in a process of its own (`worker`), with a
-deadline (`layouts`). All but the latter is pure.
+`waves` is quick and always works; `ordering` takes longer, and runs in a process of its own (`worker`), with
+a deadline (`layouts`). All but the latter is pure.
 """

@@ -19,7 +19,7 @@ _NICE: Final = 10
 
 
 class Task(msgspec.Struct):
-    """What is to be ordered."""
+    """Build to be ordered."""
 
     rows: list[list[int]]
     needs: list[list[int]]

@@ -42,7 +42,7 @@ _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Following:
-    """What is known of one build, while somebody looks at it.
+    """State of one build, kept up to date while somebody looks at it.
 
     Args:
         build: its id.

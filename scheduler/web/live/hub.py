@@ -33,7 +33,7 @@ _AT_ONCE: Final = 10
 
 
 class Source(Protocol):
-    """What a hub tells of."""
+    """Source of what a hub tells."""
 
     ending: str
     """Reason why nothing more comes; empty while more may come."""

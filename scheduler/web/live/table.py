@@ -31,7 +31,7 @@ _STATUS_AFTER: Final = {"paused": "paused", "cancelled": "halted", "halted": "ha
 
 @define
 class Flight:
-    """What is known of a component that is in flight, failed, or about to be tried again."""
+    """Facts about a component that is in flight, failed, or about to be tried again."""
 
     since: float | None
     """Time at which it left, failed, or is to be tried again; the owner's clock, seconds since 1970."""
@@ -176,7 +176,7 @@ def _by_age(pair: tuple[int, Flight]) -> float:
 
 
 def table_of(
-    ids: tuple[str, ...], index: Mapping[str, int], answer: Document, rows: Iterable[Document]
+    ids: tuple[str, ...], index: Mapping[str, int], answer: Document, rows: Iterable[Mapping[str, Any]]
 ) -> StateTable:
     """Return the table of a whole build; for a thread, where it is large.
 
@@ -201,7 +201,7 @@ def table_of(
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Document:
-    """Return the members of a status that changed; null for one that is gone. The clock alone is no change."""
+    """Return the members of a status that changed; null for one that is gone. The clock is no change."""
     changed = {name: value for name, value in after.items() if name != "now" and before.get(name) != value}
     changed |= {name: None for name in before if name not in after}
     return changed | {"now": after["now"]} if changed and "now" in after else changed

@@ -1,4 +1,4 @@
-"""Who asks, and what they may do: a token, a session that stands for it, a user whom a proxy names.
+"""Judges who asks and what they may do: by a token, a session that stands for it, or a user whom a proxy names.
 
 A session is signed by a key that is made of the token: it outlives a restart, is good at every instance with
 the same token, and ends with it. Nothing is kept of it here.
@@ -44,7 +44,7 @@ class Visitor:
     vouched: bool = False
     """Whether a proxy says so."""
     session: str = ""
-    """What an order has to prove that it knows, before it is hashed; empty where no browser is to be misled."""
+    """What an order has to prove that it knows, before it is hashed; empty where no browser asks."""
     known: bool = False
     """Whether it had the token, or came by a trusted proxy; else it is just on this machine."""
 

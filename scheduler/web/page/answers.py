@@ -2,6 +2,8 @@
 
 Where the control API makes a document, its structure in `scheduler.control.verbs` is the one that counts, or
 a structure here names its main members. Further members may come: a reader ignores what it does not know.
+
+One file on purpose: the form of every answer is found in one place.
 """
 
 from typing import Annotated, Any, Final, Literal
@@ -206,7 +208,7 @@ class Fold(Said, frozen=True, kw_only=True):
 
 
 class Layout(Said, frozen=True, kw_only=True):
-    """Where each component of a build stands: columns by wave, one unit from one to the next."""
+    """Places of the components of a build: columns by wave, one unit from one to the next."""
 
     version: int = VERSION
     key: Annotated[str, Meta(description="Changes with the structure; also the ETag.")]
@@ -315,7 +317,7 @@ class Compared(Said, frozen=True, kw_only=True):
 
 
 class PlanAnswer(Said, frozen=True, kw_only=True):
-    """What was predicted for a build, and what happened."""
+    """Prediction for a build, and what happened."""
 
     id: str
     status: str
@@ -353,7 +355,7 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Session(Said, frozen=True, kw_only=True):
-    """Who asks, and what they may do."""
+    """Name of the one who asks, and what they may do."""
 
     user: Annotated[str, Meta(description="Name that a proxy vouches for, or that was told at the login.")]
     vouched: bool

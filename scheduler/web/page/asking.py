@@ -100,7 +100,7 @@ class Desk:
         if not texts:
             return answer
         size = sum(map(len, texts.values()))
-        read = await self.beside(
+        read: Document = await self.beside(
             size, lambda: {name: msgspec.json.decode(value) for name, value in texts.items()}
         )
         return answer | read

@@ -159,8 +159,9 @@ _OPERATIONS: Final = (
 @cache
 def openapi() -> Document:
     """Return the document."""
-    structs = {answers.Failure, *filter(None, (one.answer for one in _OPERATIONS))}
-    structs |= {struct for one in _OPERATIONS for struct in (*one.events, *filter(None, (one.body,)))}
+    structs: set[type[msgspec.Struct]] = {answers.Failure}
+    for one in _OPERATIONS:
+        structs |= {struct for struct in (one.answer, one.body, *one.events) if struct is not None}
     in_order = sorted(structs, key=lambda struct: struct.__name__)
     _, schemas = msgspec.json.schema_components(in_order, ref_template=_REF)
     paths: dict[str, Document] = {}

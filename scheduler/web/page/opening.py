@@ -13,15 +13,11 @@ from scheduler.config.addresses import Address
 from scheduler.runtime.background import open_background
 from scheduler.web.board import Board
 from scheduler.web.console import Console
-from scheduler.web.drawing.layouts import Layouts
 from scheduler.web.hosts import Hosts
 from scheduler.web.live.hub import Hubs
 from scheduler.web.page.access import Access
-from scheduler.web.page.asking import Desk
-from scheduler.web.page.listing import Details, Listings
 from scheduler.web.page.page import Page
-from scheduler.web.page.reads import Reads
-from scheduler.web.page.wholes import Wholes
+from scheduler.web.page.views import Views
 
 MOST_CONNECTIONS: Final = 384
 """Connections at a time; more than there may be streams."""
@@ -44,15 +40,14 @@ async def open_page(board: Board, settings: Settings, address: Address, hosts: H
         address: address that it is served at.
         hosts: hosts that a request may name.
     """
-    desk = Desk(board)
-    wholes, listings, details = Wholes(desk), Listings(desk), Details(desk)
     access = Access(settings.page, address, hosts)
-    reads = Reads(desk, wholes, listings, details, Layouts(desk))
+    views = Views.of(board)
     async with open_background() as background:
+        background.start_soon(views.wholes.run)
         hubs = Hubs(background)
         board.on_console = partial(_begin, background, hubs)
         try:
-            yield Page(board, access, hubs, reads, (desk, wholes, listings, details), settings.page.prefix)
+            yield Page(board, access, hubs, views, settings.page.prefix)
         finally:
             board.on_console = _nothing
             hubs.stop()

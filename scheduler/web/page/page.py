@@ -14,18 +14,16 @@ from scheduler.control.verbs import Document
 from scheduler.errors import Refused
 from scheduler.web.board import Board
 from scheduler.web.live.following import Following
-from scheduler.web.live.hub import BuildSource, Hubs
+from scheduler.web.live.hub import BuildSource, Hubs, Source
 from scheduler.web.live.overview import OverviewSource
 from scheduler.web.page.access import LIFE, Access, Visitor
-from scheduler.web.page.asking import Desk
 from scheduler.web.page.files import Files
-from scheduler.web.page.listing import Details, Listings
 from scheduler.web.page.openapi import openapi
 from scheduler.web.page.orders import Orders
 from scheduler.web.page.reads import Reads
 from scheduler.web.page.replies import Reply, answer, failure, redirect, stream
 from scheduler.web.page.requests import Request, read_body, read_form, read_scope
-from scheduler.web.page.wholes import Wholes
+from scheduler.web.page.views import Views
 
 _TABS: Final = frozenset({"graph", "timeline", "components", "events", "report", "plan"})
 _LOGINS: Final = 4
@@ -41,9 +39,8 @@ class Page:
     Args:
         board: place where the service hangs out what may be used of it.
         access: judges requests.
-        hubs: views that several share.
-        reads: answers questions.
-        parts: what views are made of.
+        hubs: streams, which several share.
+        views: what answers are made of.
         prefix: path that all addresses begin with.
     """
 
@@ -52,16 +49,15 @@ class Page:
         board: Board,
         access: Access,
         hubs: Hubs,
-        reads: Reads,
-        parts: tuple[Desk, Wholes, Listings, Details],
+        views: Views,
         prefix: str = "",
     ) -> None:
         self._board = board
         self._access = access
         self._hubs = hubs
-        self._reads = reads
-        self._desk, self._wholes, self._listings, self._details = parts
-        self._orders = Orders(self._desk, access)
+        self._views = views
+        self._reads = Reads(views)
+        self._orders = Orders(views.desk, access)
         self._prefix = prefix
         self._files = Files()
         self._logins = trio.CapacityLimiter(_LOGINS)
@@ -150,12 +146,13 @@ class Page:
     async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             _ = request.signed_in
+            source: Callable[[], Source]
             match request.path:
                 case ("api", "stream"):
                     name, source = "", self._overview
                 case ("api", "builds", build, "stream"):
                     # Whether there is such a build is told before the stream begins.
-                    await self._desk.ask("get", {"id": build, "components": False})
+                    await self._views.desk.ask("get", {"id": build, "components": False})
                     name, source = f"build {build}", self._build_source(build)
                 case _:
                     raise _UNKNOWN
@@ -165,14 +162,14 @@ class Page:
             await failure(refused)(scope, receive, send)
 
     def _overview(self) -> OverviewSource:
-        return OverviewSource(self._listings, self._details)
+        return OverviewSource(self._views.listings, self._views.details)
 
     def _build_source(self, build: str) -> Callable[[], BuildSource]:
         console = self._board.console
         if console is None:
             raise Refused("unavailable", self._board.trouble() or "the scheduler stops")
-        bus = console.bus
-        return lambda: BuildSource(lambda stir: Following(build, bus, self._desk, self._wholes, stir))
+        bus, views = console.bus, self._views
+        return lambda: BuildSource(lambda stir: Following(build, bus, views.desk, views.wholes, stir))
 
     # ---- HTML
 

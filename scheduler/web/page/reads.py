@@ -9,16 +9,16 @@ from scheduler.client.lenient import objects
 from scheduler.control.verbs import PAGE, Document
 from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
-from scheduler.web.drawing.layouts import Layouts
 from scheduler.web.live.table import table_of
 from scheduler.web.page.answers import LETTERS
-from scheduler.web.page.asking import OWNER, Desk
+from scheduler.web.page.asking import OWNER
 from scheduler.web.page.components import MOST, components_of, neighbours_of, vertex_of
-from scheduler.web.page.listing import Details, Listings, page_of, statuses_of
+from scheduler.web.page.listing import page_of, statuses_of
 from scheduler.web.page.replies import Reply, answer
 from scheduler.web.page.requests import Request
 from scheduler.web.page.times import MOST_EVENTS, comparison_of, events_of, timeline_of
-from scheduler.web.page.wholes import Whole, Wholes
+from scheduler.web.page.views import Views
+from scheduler.web.page.wholes import Whole
 
 _PAGE: Final = 200
 """Builds or components in an answer, where nobody says how many."""
@@ -31,21 +31,15 @@ class Reads:
     """Answers questions.
 
     Args:
-        desk: place to ask.
-        wholes: fetch whole builds.
-        listings: list builds.
-        details: have the details of builds in lists.
-        layouts: make layouts.
+        views: what they are made of.
     """
 
-    def __init__(
-        self, desk: Desk, wholes: Wholes, listings: Listings, details: Details, layouts: Layouts
-    ) -> None:
-        self._desk = desk
-        self._wholes = wholes
-        self._listings = listings
-        self._details = details
-        self._layouts = layouts
+    def __init__(self, views: Views) -> None:
+        self._desk = views.desk
+        self._wholes = views.wholes
+        self._listings = views.listings
+        self._details = views.details
+        self._layouts = views.layouts
         self._of_a_build: dict[str, Callable[[Request, str], Awaitable[Reply]]] = {
             "layout": self._layout,
             "states": self._states,
@@ -148,7 +142,7 @@ class Reads:
         reasons: list[Document] = []
         try:
             why = await self._desk.ask("why", {"id": build, "component": component})
-            reasons = list(objects(why.get("reasons")))
+            reasons = [dict(one) for one in objects(why.get("reasons"))]
         except Refused as refused:
             if refused.code not in {"unavailable", "unknown"}:
                 raise

@@ -1,4 +1,4 @@
-"""Requests as the page reads them: segments of the path, parameters, bodies; with a cure for what is wrong."""
+"""Requests as the page reads them: path, parameters and body; each problem is told with its cure."""
 
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -35,7 +35,7 @@ class Request:
 
     @property
     def signed_in(self) -> Visitor:
-        """Who asks.
+        """Visitor who asks.
 
         Raises:
             Refused: ``login``: nobody who may.
@@ -96,7 +96,7 @@ async def read_body(receive: Receive) -> bytes:
     Raises:
         Refused: ``large``: it has more than `MOST_BODY`.
     """
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] != "http.request":
@@ -105,7 +105,7 @@ async def read_body(receive: Receive) -> bytes:
         if len(body) > MOST_BODY:
             raise Refused("large", f"a request has at most {MOST_BODY:,} bytes")
         if not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def read_form(body: bytes) -> dict[str, str]:

@@ -1,14 +1,13 @@
 """Structure of a build: its components by number, and their edges. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from attrs import field, frozen
 
 from scheduler.client.lenient import text, texts
-from scheduler.control.verbs import Document
 from scheduler.runtime.yielding import yield_now
 
 _AT_ONCE: Final = 50
@@ -41,7 +40,7 @@ class Structure:
         return [one for one, needs in enumerate(self.needs) if vertex in needs]
 
 
-def structure_of(rows: Sequence[Document]) -> Structure:
+def structure_of(rows: Sequence[Mapping[str, Any]]) -> Structure:
     """Return the structure of components as ``get`` answers them, with their graph; for a thread."""
     ids = tuple(text(row.get("id")) for row in rows)
     index = {one: vertex for vertex, one in enumerate(ids)}

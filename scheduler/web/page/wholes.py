@@ -5,8 +5,9 @@ took, and dropped when nobody has asked for it for a while.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 from attrs import define, field, frozen
@@ -37,7 +38,7 @@ class Whole:
 
     answer: Document = field(repr=False)
     """Answer to ``get``, without components; of the first page."""
-    rows: list[Document] = field(repr=False)
+    rows: list[Mapping[str, Any]] = field(repr=False)
     """Components, in the order of the structure."""
     structure: Structure = field(repr=False)
     at: float
@@ -77,6 +78,7 @@ class Wholes:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._kept = trio.Event()
 
     @property
     def components(self) -> int:
@@ -95,6 +97,7 @@ class Wholes:
         """
         entry = self._entries.setdefault(build, _Entry())
         entry.used = trio.current_time()
+        self._kept.set()
         self._entries.move_to_end(build)
         try:
             async with entry.turn:
@@ -115,8 +118,11 @@ class Wholes:
     async def run(self) -> None:
         """Drop what nobody asks for any more; never returns."""
         while True:
+            await self._kept.wait()
             await trio.sleep(_UNUSED / 2)
             self._forget()
+            if not self._entries:
+                self._kept = trio.Event()
 
     def _forget(self) -> None:
         """Drop what failed, is unused, or is too much."""
@@ -154,7 +160,7 @@ class Wholes:
         return Whole(answer, rows, structure, at)
 
 
-def _same(before: Whole, answer: Document, rows: list[Document]) -> bool:
+def _same(before: Whole, answer: Document, rows: list[Mapping[str, Any]]) -> bool:
     """Return whether it is the same build: the edges of one never change."""
     known = before.answer
     return known.get("accepted") == answer.get("accepted") and len(before.rows) == len(rows) == whole(
