@@ -1,6 +1,7 @@
 """Waves of a build: each component stands behind the last one that it needs. Pure."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final
 
@@ -66,9 +67,7 @@ def place(rows: Sequence[Sequence[int]]) -> Placed:
         rows: components of each wave, in their order.
     """
     count = sum(map(len, rows))
-    # So many in a column that all columns together are about as wide as they are high.
-    tallest = max(map(len, rows), default=1)
-    height = min(tallest, max(_LEAST, math.ceil(math.sqrt(count / _ASPECT) * 1.3)))
+    height = _height(rows)
     x, y = [0.0] * count, [0.0] * count
     left = 0.0
     for row in rows:
@@ -82,6 +81,20 @@ def place(rows: Sequence[Sequence[int]]) -> Placed:
             y[vertex] = (height - inside) / 2 + down + 0.5
         left += columns + _GAP
     return Placed(x, y, max(1.0, left - _GAP), float(max(1, height)))
+
+
+def _height(rows: Sequence[Sequence[int]]) -> int:
+    """Return the most components in a column: the fewest with which the drawing is not too wide."""
+    sizes = [len(row) for row in rows]
+    tallest = max(sizes, default=1)
+    if tallest <= _LEAST:
+        return tallest
+
+    def fits(height: int) -> bool:
+        columns = sum(math.ceil(size / height) for size in sizes)
+        return columns + _GAP * (len(sizes) - 1) <= _ASPECT * height
+
+    return bisect_left(range(tallest), True, lo=_LEAST, key=fits)
 
 
 def longest_chain(needs: Sequence[Sequence[int]], wave: Sequence[int]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Judges who asks and what they may do: by a token, a session that stands for it, or a user whom a proxy names.
+"""Judges who asks and what they may do: by a token, a session in its place, or a user whom a proxy names.
 
 A session is signed by a key that is made of the token: it outlives a restart, is good at every instance with
 the same token, and ends with it. Nothing is kept of it here.
