@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from scheduler.control.verbs import Document
+from scheduler.control.verbs import Document, OrderId
 
 VERSION: Final = 1
 """Version of the answers."""
@@ -298,7 +298,7 @@ class EventPage(Said, frozen=True, kw_only=True):
         list[Document],
         Meta(
             description="`n`, `time` (since 1970), `event`; and `component`, `attempt`, `seconds`, `error`,"
-            " `by`, `vouched`, `reason` where they apply."
+            " `order`, `by`, `vouched`, `reason` where they apply."
         ),
     ]
     next: Annotated[int | None, Meta(description="Where the next page starts: its `after`.")]
@@ -344,13 +344,7 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
     output: dict[str, Any] | None = None
     reason: str | None = None
     key: Annotated[
-        str | None,
-        Meta(
-            min_length=1,
-            max_length=64,
-            pattern="^[A-Za-z0-9_-]+$",
-            description="Drawn by the sender: a second order with it is carried out once.",
-        ),
+        OrderId | None, Meta(description="Drawn by the sender: an order is carried out once for each.")
     ] = None
 
 

@@ -12,6 +12,7 @@ from scheduler.web.page.wholes import Whole
 
 MOST_EVENTS: Final = 2_000
 """Events in an answer."""
+_OF_AN_ORDER: Final = ("component", "by", "vouched", "claim", "reason")
 _DIGITS: Final = 4
 """Digits of a second that are told."""
 
@@ -125,7 +126,8 @@ def _of_orders(orders: Sequence[Mapping[str, Any]]) -> Iterator[Document]:
     for order in orders:
         time = number(order.get("time"))
         if time is not None:
-            yield {**order, "time": time, "event": "order"}
+            told = {name: order[name] for name in _OF_AN_ORDER if name in order}
+            yield {"time": time, "event": "order", "order": text(order.get("verb")), **told}
 
 
 def _of_component(row: Mapping[str, Any]) -> Iterator[Document]:

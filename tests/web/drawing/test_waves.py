@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from scheduler.web.drawing.ordering import order
 from scheduler.web.drawing.waves import folds_of, longest_chain, place, rows_of, waves_of
+import itertools
 
 
 @st.composite
@@ -33,7 +34,7 @@ def test_no_two_components_share_a_place(needs: list[list[int]]) -> None:
     assert all(0 < one < placed.width for one in placed.x)
     assert all(0 < one < placed.height for one in placed.y)
     columns = [[placed.x[vertex] for vertex in row] for row in rows]
-    assert all(max(one) < min(two) for one, two in zip(columns, columns[1:], strict=False))
+    assert all(max(one) < min(two) for one, two in itertools.pairwise(columns))
 
 
 @given(graphs())
@@ -67,7 +68,7 @@ def test_the_longest_chain_goes_through_every_wave(needs: list[list[int]]) -> No
     wave = waves_of(needs)
     chain = longest_chain(needs, wave)
     assert [wave[one] for one in chain] == list(range(max(wave, default=-1) + 1))
-    assert all(one in needs[two] for one, two in zip(chain, chain[1:], strict=False))
+    assert all(one in needs[two] for one, two in itertools.pairwise(chain))
 
 
 @given(graphs())

@@ -1,5 +1,6 @@
 """What waits for one viewer."""
 
+import pytest
 import trio
 
 from scheduler.web.live.mailbox import STILL_HERE, Mailbox, event_of
@@ -53,7 +54,8 @@ async def test_after_the_last_event_there_is_nothing() -> None:
     assert await box.next() is None
 
 
-async def test_a_quiet_stream_says_that_it_is_there(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.usefixtures("autojump_clock")
+async def test_a_quiet_stream_says_that_it_is_there() -> None:
     """So a dead connection is noticed, by either side."""
     box = mailbox()
     await box.next()

@@ -109,7 +109,7 @@ def test_the_longest_in_flight_come_first_and_are_bounded() -> None:
     st.lists(
         st.one_of(
             st.dictionaries(
-                st.sampled_from(["component", "state", "seq", "event", "time", "attempt", "error", "retry_in"]),
+                st.sampled_from(["component", "state", "seq", "event", "time", "attempt", "retry_in"]),
                 st.one_of(st.sampled_from([*IDS, *LETTERS, "finished", "gated"]), st.integers(), st.none()),
             ),
             st.integers(),
