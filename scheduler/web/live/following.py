@@ -64,6 +64,7 @@ class Following:
         """Number of times that all of it was fetched."""
         self.trouble = ""
         """Why this may be old; empty where it is not."""
+        self._unknown = False
         self.gone = False
         """Whether there is no such build any more."""
         self._bus = bus
@@ -85,6 +86,8 @@ class Following:
     def ended(self) -> bool:
         """Whether the build has ended, by the last answer, and all of it is in the table."""
         table = self.table
+        if self.gone:
+            return table is not None and bool(table.end)
         if table is None or table.behind or self.summary.get("status") not in FINISHED:
             return False
         return table.sequence >= whole(self.summary.get("seq"))
@@ -99,7 +102,7 @@ class Following:
     async def read(self) -> None:
         """Apply what came since the last time; other tasks run in between."""
         table = self.table
-        if table is None or self._is_behind(table):
+        if table is None or (self._is_behind(table) and not self.gone):
             # Kept until the build was fetched: most of it comes after that.
             return
         while self._messages:
@@ -107,7 +110,7 @@ class Following:
             self._bytes -= len(data)
             self._apply(table, data)
             await trio.lowlevel.checkpoint()
-        if table.finished and not self.ended:
+        if table.end and not self.ended:
             self._ask.set()
 
     def _apply(self, table: StateTable, data: bytes) -> None:
@@ -175,7 +178,7 @@ class Following:
             except Refused as refused:
                 self._refused(refused)
             else:
-                self.trouble = ""
+                self.trouble, self._unknown = "", False
                 table = self.table
                 if table is not None:
                     other = text(self.summary.get("source")) != table.source
@@ -185,9 +188,14 @@ class Following:
             await trio.sleep(_ASK / 10)
 
     def _refused(self, refused: Refused) -> None:
-        if refused.code == "unknown":
-            self.gone = True
-        self.trouble = str(refused)
+        if refused.code != "unknown":
+            self.trouble = str(refused)
+            return
+        # Its last events were published before, and are here by the next answer.
+        self.gone, self._unknown = self._unknown, True
+        self._ask.set()
+        if self.table is None or not self.table.end:
+            self.trouble = str(refused)
 
     async def _keep_whole(self) -> None:
         """Fetch the build at first, and whenever something was missed; never returns."""

@@ -186,6 +186,8 @@ class BuildSource:
         table = following.table
         if following.gone:
             self.ending, self.reason = "gone", following.trouble
+        if following.ended:
+            self.ending, self.reason = "finished", ""
         if table is None:
             return {}, False
         status = table.describe(following.summary)
@@ -196,8 +198,6 @@ class BuildSource:
         else:
             rows, events = table.take()
             changed, everything = self._changes(status, rows, events, table.letters, following.trouble), False
-        if following.ended:
-            self.ending = "finished"
         return changed, everything
 
     def _changes(

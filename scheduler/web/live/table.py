@@ -14,6 +14,7 @@ from attrs import define, field
 
 from scheduler.client.counts import TAKEN_OVER
 from scheduler.client.lenient import number, objects, text, whole
+from scheduler.client.timeline import FINISHED
 from scheduler.control.verbs import Document
 from scheduler.web.page.answers import LETTERS
 
@@ -55,8 +56,8 @@ class StateTable:
     source: str = ""
     behind: bool = False
     """Whether events are missing."""
-    finished: bool = False
-    """Whether an event said that the build has ended."""
+    end: Document = field(factory=dict)
+    """Members of the status at the end of the build, once an event told it."""
     running: dict[int, Flight] = field(factory=dict, repr=False)
     """Components in flight, those that left first at the front."""
     errors: dict[int, Flight] = field(factory=dict, repr=False)
@@ -99,7 +100,13 @@ class StateTable:
         self.events.append(dict(event))
         if isinstance(what, str):
             self.status = _STATUS_AFTER.get(what, self.status)
-            self.finished |= what == "finished"
+            if what == "finished":
+                told = {
+                    "status": event.get("status"),
+                    "error": event.get("error"),
+                    "ended": event.get("time"),
+                }
+                self.end = {name: value for name, value in told.items() if value is not None}
             self.behind |= what in {TAKEN_OVER, "retried"}
             if what == "gated" and vertex is not None:
                 self.move(vertex, "gated", Flight(None))
@@ -147,7 +154,10 @@ class StateTable:
         if self.sequence > whole(summary.get("seq")):
             document |= {"seq": self.sequence}
             document |= {"counts": self.counts} if self.counts else {}
-            document |= {"status": self.status} if self.status and not self.finished else {}
+            document |= {"status": self.status} if self.status else {}
+        if self.end and document.get("status") not in FINISHED:
+            # A store that keeps no build that has ended has no more to say of it.
+            document |= {"eta": None, "overdue": None, "limits": [], **self.end}
         # Resumed components are not in the order in which they left.
         first = nsmallest(SHOWN, self.running.items(), key=_by_age)
         document["running"] = [self._in_flight(vertex, flight) for vertex, flight in first]

@@ -54,7 +54,8 @@ class Page:
     ) -> None:
         self._board = board
         self._access = access
-        self._hubs = hubs
+        self.hubs = hubs
+        """Streams that are open."""
         self._views = views
         self._reads = Reads(views)
         self._orders = Orders(views.desk, access)
@@ -156,7 +157,7 @@ class Page:
                     name, source = f"build {build}", self._build_source(build)
                 case _:
                     raise _UNKNOWN
-            async with self._hubs.watching(name, source) as mailbox:
+            async with self.hubs.watching(name, source) as mailbox:
                 await stream(mailbox, receive, send)
         except Refused as refused:
             await failure(refused)(scope, receive, send)

@@ -1,5 +1,6 @@
 """Places of components: waves, columns, and an order with fewer crossings."""
 
+import itertools
 from collections import Counter
 
 from hypothesis import given
@@ -7,7 +8,6 @@ from hypothesis import strategies as st
 
 from scheduler.web.drawing.ordering import order
 from scheduler.web.drawing.waves import folds_of, longest_chain, place, rows_of, waves_of
-import itertools
 
 
 @st.composite

@@ -7,8 +7,7 @@ import jsonschema
 import msgspec
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
-from support.asking import CHAIN
-from support.fakes import Reply, change, document, succeed
+from support.fakes import Reply, change, document
 from support.pages import Visited, of, visited
 from trio.testing import wait_all_tasks_blocked
 
@@ -17,7 +16,7 @@ from scheduler.web.page import answers
 from scheduler.web.page.openapi import openapi
 
 NAMES = ["a/b", "a/../b", "//", "...", "vpc::a@b", "-"]
-HOSTILE = ["%2e%2e", "x y", "ü🧱", "<script>alert(1)</script>", 'q"uo\'te', "a?b#c", "a;b=c&d", "{{csrf}}"]
+HOSTILE = ["%2e%2e", "x y", "ü🧱", "<script>alert(1)</script>", "q\"uo'te", "a?b#c", "a;b=c&d", "{{csrf}}"]
 
 
 def check(found: Any, struct: type[msgspec.Struct]) -> None:
@@ -74,7 +73,9 @@ def test_the_document_is_one_of_openapi() -> None:
     found = json.loads(json.dumps(openapi()))
     OpenAPIV31SpecValidator(found).validate()
     text = json.dumps(found["paths"])
-    assert all(f"schemas/{name}" in text for name in ("BuildList", "Status", "Layout", "OrderRequest", "Done"))
+    assert all(
+        f"schemas/{name}" in text for name in ("BuildList", "Status", "Layout", "OrderRequest", "Done")
+    )
 
 
 async def test_the_document_is_served() -> None:
@@ -119,7 +120,7 @@ async def test_an_id_may_have_any_character(name: str) -> None:
         assert found["component"]["id"] == name
         assert [one["id"] for one in found["needed_by"]] == ["z"]
         async with page.stream(of(name, "stream")) as stream:
-            assert (await anext(stream)).data["status"]["id"] == name
+            assert (await stream.until("snapshot")).data["status"]["id"] == name
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=str)
@@ -265,4 +266,6 @@ async def test_a_timeline_tells_work_from_waiting() -> None:
     assert found["live"]
     assert len(found["index"]) == 2
     assert found["lanes"] == 2
-    assert all(due <= sent <= end for due, sent, end in zip(found["due"], found["sent"], found["end"], strict=True))
+    assert all(
+        due <= sent <= end for due, sent, end in zip(found["due"], found["sent"], found["end"], strict=True)
+    )
