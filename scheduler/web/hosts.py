@@ -20,11 +20,12 @@ class Hosts:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = frozenset({"localhost", *names})
+        self._given = frozenset(names)
+        self._names = self._given | {"localhost"}
 
     def named(self, host: str) -> bool:
-        """Return whether this is one of the names, and no address; without a port."""
-        return host.lower().removesuffix(".") in self._names
+        """Return whether this is one of the names that were given, without a port."""
+        return host.lower().removesuffix(".") in self._given
 
     def allows(self, host: str) -> bool:
         """Return whether a request with this ``Host`` is for us; a port in it does not matter."""

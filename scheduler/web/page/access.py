@@ -207,12 +207,12 @@ class Access:
     def _is_ours(self, origin: str, headers: Headers, client: str) -> bool:
         try:
             parts = urlsplit(origin)
-            host, name = parts.netloc.lower(), parts.hostname or ""
+            host, name, usual = parts.netloc.lower(), parts.hostname or "", parts.port is None
         except ValueError:
             return False
         if parts.scheme not in {"http", "https"} or not host:
             return False
-        if host == headers.get("host", "").lower() or self._hosts.named(name):
+        if host == headers.get("host", "").lower() or (usual and self._hosts.named(name)):
             return True
         # A proxy may ask by another name than the browser does.
         return self.is_proxy(client) and host == headers.get("x-forwarded-host", "").lower()
