@@ -97,13 +97,13 @@ async def run_service(settings: Settings) -> int:
     with Watchdog() as watchdog, open_sd_notify() as notify:
         async with open_board(settings) as board, trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.beat)
-            if settings.embedded and board.page:
-                sys.stdout.write(f"page: {board.page}\n")
-                sys.stdout.flush()
             nursery.start_soon(signals.obey, watchdog.signals(), nursery.cancel_scope)
             if notify is not None:
                 nursery.start_soon(keep_told, notify, board, watchdog_of())
             async with _open_connections(settings, watchdog) as to:
+                if settings.embedded and board.page:
+                    sys.stdout.write(f"page: {board.page}\n")
+                    sys.stdout.flush()
                 store = await open_store(settings, to.bus)
                 service = Service(
                     settings,

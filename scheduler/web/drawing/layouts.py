@@ -20,6 +20,7 @@ from scheduler.web.drawing.waves import Placed, folds_of, longest_chain, place, 
 from scheduler.web.drawing.worker import Task
 from scheduler.web.page.answers import VERSION
 from scheduler.web.page.asking import OWNER, Desk
+from scheduler.web.page.replies import encoded
 from scheduler.web.page.structure import Structure
 
 DEADLINE: Final = 10.0
@@ -143,4 +144,4 @@ def _written(
         "height": placed.height,
         "folds": folds_of(placed, wave, structure.type),
     }
-    return msgspec.json.encode(document)
+    return encoded(document)

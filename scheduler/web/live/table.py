@@ -16,6 +16,7 @@ from scheduler.client.counts import TAKEN_OVER
 from scheduler.client.lenient import number, objects, text, whole
 from scheduler.client.timeline import FINISHED
 from scheduler.control.verbs import Document
+from scheduler.runtime.yielding import yield_now
 from scheduler.web.page.answers import LETTERS
 
 SHOWN: Final = 50
@@ -199,6 +200,7 @@ def table_of(
     table = StateTable(index, ids, bytearray(len(ids)))
     table.sequence, table.source = whole(answer.get("seq")), text(answer.get("source"))
     for vertex, row in enumerate(rows):
+        yield_now()
         state = text(row.get("state"))
         state = state if state in LETTERS else "waiting"
         sent = number(row.get("retry_at" if state == "retrying" else "sent"))

@@ -14,6 +14,7 @@ from scheduler.control.verbs import PAGE, Document
 from scheduler.errors import Refused
 from scheduler.runtime.yielding import yield_now
 from scheduler.web.page.asking import Desk
+from scheduler.web.page.discarding import Discarded
 
 _FRESH: Final = 1.0
 """Seconds for which a list of the builds that run is good at least."""
@@ -47,10 +48,12 @@ class Listings:
 
     Args:
         desk: place to ask.
+        discarded: frees what is not kept.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, discarded: Discarded) -> None:
         self._desk = desk
+        self._discarded = discarded
         self._turn = trio.Lock()
         self._active: dict[str, Document] = {}
         self._ended: dict[str, Document] = {}
@@ -80,6 +83,8 @@ class Listings:
             took = trio.current_time() - began
             self._ended_until = trio.current_time() + max(_FRESH_ENDED, _SHARE * took)
             self._ended = {build: row for build, row in found.items() if row.get("status") in FINISHED}
+        if self._listing is not None:
+            self._discarded.add(self._listing.rows)
         self._active = active
         ended = {build: row for build, row in self._ended.items() if build not in active}
         job = partial(_sorted, [*active.values(), *ended.values()])

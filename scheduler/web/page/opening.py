@@ -43,7 +43,7 @@ async def open_page(board: Board, settings: Settings, address: Address, hosts: H
     access = Access(settings.page, address, hosts)
     views = Views.of(board)
     async with open_background() as background:
-        background.start_soon(views.wholes.run)
+        background.start_soon(views.run)
         hubs = Hubs(background)
         board.on_console = partial(_begin, background, hubs)
         try:

@@ -7,14 +7,13 @@ from typing import Any, Final
 
 from scheduler.client.lenient import objects
 from scheduler.control.verbs import PAGE, Document
-from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
 from scheduler.web.live.table import table_of
 from scheduler.web.page.answers import LETTERS
 from scheduler.web.page.asking import OWNER
 from scheduler.web.page.components import MOST, components_of, neighbours_of, vertex_of
 from scheduler.web.page.listing import page_of, statuses_of
-from scheduler.web.page.replies import Reply, answer
+from scheduler.web.page.replies import Reply, answer, encoded
 from scheduler.web.page.requests import Request
 from scheduler.web.page.times import MOST_EVENTS, comparison_of, events_of, timeline_of
 from scheduler.web.page.views import Views
@@ -94,7 +93,7 @@ class Reads:
 
     async def _made(self, job: Callable[[], Any]) -> Reply:
         """Return what a job makes, as JSON; it is encoded beside the loop too."""
-        body: bytes = await self._desk.executor.run(OWNER, lambda: encode(job()), long=True)
+        body: bytes = await self._desk.executor.run(OWNER, lambda: encoded(job()), long=True)
         return Reply(body)
 
     async def _status(self, build: str) -> Reply:

@@ -10,6 +10,7 @@ from scheduler.control.questions import NUMBERS as CONTROL_NUMBERS
 from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
 from scheduler.runtime.background import open_background
+from scheduler.runtime.yielding import yield_now
 from scheduler.web.live.mailbox import Mailbox
 
 CSP: Final = (
@@ -70,6 +71,15 @@ class Reply:
 def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
     """Return a JSON answer."""
     return Reply(encode(document), status=status, headers=headers)
+
+
+def encoded(document: Mapping[str, Any]) -> bytes:
+    """Return a large document as JSON, member by member; for a thread."""
+    parts = []
+    for name, value in document.items():
+        yield_now()
+        parts.append(b"%b:%b" % (encode(name), encode(value)))
+    return b"{%b}" % b",".join(parts)
 
 
 def failure(refused: Refused) -> Reply:

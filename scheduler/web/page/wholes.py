@@ -16,6 +16,7 @@ from scheduler.client.lenient import number, objects, whole
 from scheduler.control.verbs import PAGE, Document
 from scheduler.errors import Refused
 from scheduler.web.page.asking import OWNER, Desk
+from scheduler.web.page.discarding import Discarded
 from scheduler.web.page.structure import Structure, structure_of
 
 _FRESH: Final = 1.0
@@ -73,10 +74,12 @@ class Wholes:
 
     Args:
         desk: place to ask.
+        discarded: frees what is not kept.
     """
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, discarded: Discarded) -> None:
         self._desk = desk
+        self._discarded = discarded
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._kept = trio.Event()
 
@@ -106,10 +109,11 @@ class Wholes:
                     found = await self._fetch(build, entry.whole)
                     took = trio.current_time() - now
                     least = _ENDED if "ended" in found.answer else _FRESH
+                    self._discard(entry)
                     entry.whole, entry.until = found, trio.current_time() + max(least, _SHARE * took)
                 found = entry.whole
         except Refused:
-            entry.whole = None
+            self._discard(entry)
             raise
         finally:
             self._forget()
@@ -133,8 +137,14 @@ class Wholes:
                 continue
             kept += size
             if not size or now - entry.used > _UNUSED or (kept > _MOST and kept > size):
+                self._discard(entry)
                 del self._entries[build]
                 kept -= size
+
+    def _discard(self, entry: _Entry) -> None:
+        if entry.whole is not None:
+            self._discarded.add(entry.whole.rows)
+            entry.whole = None
 
     async def _fetch(self, build: str, before: Whole | None) -> Whole:
         at = trio.current_time()

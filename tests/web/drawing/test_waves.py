@@ -56,7 +56,8 @@ def crossings(rows: list[list[int]], needs: list[list[int]]) -> int:
 def test_ordering_untangles_what_can_be_untangled() -> None:
     """Pairs that were submitted crosswise stand side by side."""
     half = 20
-    needs = [[] for _ in range(half)] + [[half - 1 - number] for number in range(half)]
+    needs: list[list[int]] = [[] for _ in range(half)]
+    needs += [[half - 1 - number] for number in range(half)]
     rows = rows_of(waves_of(needs))
     assert crossings(rows, needs) == half * (half - 1) // 2
     assert crossings(order(rows, needs), needs) == 0

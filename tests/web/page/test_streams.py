@@ -1,5 +1,7 @@
 """Streams of events: what viewers get, how much of it, and what nobody waits for."""
 
+from typing import Any
+
 import msgspec
 import pytest
 import trio
@@ -41,7 +43,8 @@ async def test_the_last_update_before_the_end_has_the_last_states() -> None:
     async with visited() as page, page.stream(of("b1", "stream")) as stream:
         await stream.until("snapshot")
         page.site.cloud.answer("a", Reply("errored", fields={"error": "no room"}))
-        letters, status = {}, {}
+        letters: dict[int, str] = {}
+        status: dict[str, Any] = {}
         while (event := await stream.next()) is not None and event.name != "end":
             letters |= dict(event.data.get("rows", ()))
             status |= event.data.get("status", {})
