@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 from attrs import evolve, field, frozen
@@ -10,6 +10,7 @@ from attrs import evolve, field, frozen
 from scheduler.bus import Bus
 from scheduler.client.ask import get_summary
 from scheduler.client.follow import ASK, Following, open_following, show
+from scheduler.client.pages import page_of_build
 from scheduler.client.progress import EarlierEnd, Progress
 from scheduler.client.submit import Verdict, stored_report, submit
 from scheduler.commands.saying import complain, say
@@ -54,6 +55,7 @@ async def run_build(
     json: bool = False,
     renew: Callable[[Submission], Submission] | None = None,
     then: Callable[[Bus, str], Awaitable[int]] | None = None,
+    servers: Sequence[str] = (),
 ) -> int:
     """Submit a build, show its progress, and return the exit code: 0 if it succeeded.
 
@@ -65,6 +67,7 @@ async def run_build(
             build of this id ran before, or another one has it. None: that is only said.
         then: called with the id of the build when it has ended, returns an exit code; if that is not 0, it
             replaces 0.
+        servers: URLs of the broker, where the scheduler is to be asked for its page; else none.
 
     Raises:
         SteeringError: this user may not follow builds; nothing was submitted.
@@ -78,13 +81,16 @@ async def run_build(
             # What was heard of it is that it ran just now: a copy of it was accepted, whose answer was lost.
             answer = evolve(answer, finished=False)
         if renew is None or not (answer.finished or answer.code in _TAKEN):
+            if answer.accepted and servers and (page := await page_of_build(bus, build.id, servers)):
+                # On standard error, since the output may be JSON.
+                complain(f"its page is {page}")
             code = await _follow(bus, build, answer, following, json=json)
             return code if then is None or not answer.accepted else await then(bus, build.id) or code
     why = "ran before" if answer.accepted else _TAKEN[answer.code]
     build, before = renew(build), build
     # With JSON, every line on standard output has the id.
     (complain if json else say)(f"{printable(before.id)} {why}; this is submitted as {build.id}")
-    return await run_build(bus, build, json=json, then=then)
+    return await run_build(bus, build, json=json, then=then, servers=servers)
 
 
 async def _submit(bus: Bus, build: Submission) -> Verdict | None:

@@ -97,7 +97,11 @@ def run(
             complain(f"interrupted: no longer following {submission.id}; it continues")
 
     then = None if output is None else partial(save_report, output, secrets)
-    job = partial(run_build, build=submission, json=json, renew=renew if fresh else None, then=then)
+    # That of an embedded scheduler is told as soon as it is served.
+    servers = () if settings.embedded else settings.bus.servers
+    job = partial(
+        run_build, build=submission, json=json, renew=renew if fresh else None, then=then, servers=servers
+    )
     own_folder = settings.embedded and embedded.data_dir is None
     with session.throwaway(settings) if own_folder else nullcontext(settings) as settings:
         return session.run_async(

@@ -27,6 +27,11 @@ class Address(NamedTuple):
         """Whether it is of this machine alone."""
         return ipaddress.ip_address(self.host).is_loopback
 
+    @property
+    def unspecified(self) -> bool:
+        """Whether it stands for all addresses of the machine."""
+        return ipaddress.ip_address(self.host).is_unspecified
+
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 

@@ -61,5 +61,15 @@ async def _serve_page(
     app = beside(health_app(board), page) if metrics else page
     server = Server(Guard(app, hosts, MOST_BODY, deadline), "web", MOST_CONNECTIONS)
     address = await stack.enter_async_context(server.open(at))
-    board.page = f"http://{address}{settings.page.prefix}/"
-    _log.info("the page is served", address=board.page)
+    _log.info("the page is served", address=f"http://{address}{settings.page.prefix}/")
+    board.page = _told(address, settings)
+
+
+def _told(address: Address, settings: Settings) -> str:
+    """Return the address of the page as others are told; empty where none is known that they can use."""
+    told, path = str(address), f"{settings.page.prefix}/"
+    if address.unspecified:
+        if not settings.http_hosts:
+            return ""
+        told = f"{settings.http_hosts[0]}:{address.port}"
+    return f"http://{told}{path}"

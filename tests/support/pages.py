@@ -166,6 +166,7 @@ async def visited(
             ) as client,
             open_service(**{"script": ignore, **options}) as site,
         ):
+            board.page = f"http://{address}/"
             with board.showing(site.service.figures, site.service.console):
                 if value is not None:
                     await run_build(site, value)

@@ -1,0 +1,234 @@
+"""The page of real processes, over real brokers: alone, in a fleet, over restarts and outages."""
+
+import json
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Self
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+from support.brokers import nats_server
+
+from integration.builds import build, chain, component, held
+from integration.conftest import World
+from integration.harness import JSON, ROOT, Process, Scheduler, eventually
+
+pytestmark = pytest.mark.integration
+_OPENER = build_opener(ProxyHandler({}))
+_TOKEN = "0123456789abcdef01234567"
+
+
+class Site:
+    """The page of a scheduler."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.url: str = scheduler.await_log("the page is served")["address"]
+        host, _, port = self.url.removeprefix("http://").rstrip("/").rpartition(":")
+        self.address = host, int(port)
+
+    def get(self, path: str, **body: Any) -> tuple[int, Any]:
+        """Status and JSON of an answer; with a body it is an order."""
+        data = json.dumps(body).encode() if body else None
+        headers = {"authorization": f"Bearer {_TOKEN}", "content-type": "application/json"} if body else {}
+        try:
+            with _OPENER.open(Request(f"{self.url}{path}", data, headers), timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+    def build(self, name: str, *rest: str) -> Any:
+        """The answer to a question about a build, which must not be refused."""
+        status, answer = self.get("/".join(["api/builds", quote(name, safe=""), *rest]))
+        assert status == 200, answer
+        return answer
+
+    def stream(self, path: str) -> "Events":
+        """The events of a stream."""
+        return Events(self.address, path)
+
+
+class Events:
+    """Events of a stream, read as they come."""
+
+    def __init__(self, address: tuple[str, int], path: str) -> None:
+        self.socket = socket.create_connection(address, timeout=30)
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def until(self, name: str) -> JSON:
+        """The data of the next event of this name."""
+        event = ""
+        for line in self.file:
+            if line.startswith(b"event: "):
+                event = line[7:].strip().decode()
+            elif line.startswith(b"data: ") and event == name:
+                found: JSON = json.loads(line[6:])
+                return found
+        raise AssertionError(f"the stream has ended before {name}")
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A world whose broker has JetStream."""
+    with ExitStack() as stack:
+        yield World(stack, stack.enter_context(nats_server(jetstream=True)))
+
+
+def test_a_build_is_seen_from_its_beginning_to_its_report(world: World) -> None:
+    """Live, and after its end, with the secrets of its report masked."""
+    site = Site(world.scheduler("--store=jetstream", "--web=0", env={"NATS_URL": world.server.url}))
+    connectors, submitter = world.connectors(), world.submitter()
+    document = chain(held("vpc::1", "gate", password="hunter2"), component("net::1"))
+    name = document["id"]
+    submitter.accepted(document)
+    connectors.await_requests(name, "vpc::1")
+    with site.stream(f"/api/builds/{quote(name, safe='')}/stream") as stream:
+        assert stream.until("snapshot")["states"] == "rw"
+        connectors.release("gate")
+        assert stream.until("end") == {"reason": "finished"}
+    submitter.done(document)
+    eventually(lambda: site.build(name)["status"] == "done")
+    assert site.build(name, "states")["states"] == "cc"
+    report = site.build(name, "report")
+    assert "hunter2" not in json.dumps(report)
+    assert report["masked"]
+    [row] = site.get("api/builds?state=done")[1]["builds"]
+    assert (row["id"], row["progress"]) == (name, 1.0)
+    assert [one["event"] for one in site.build(name, "events")["events"]][-1] == "ended"
+
+
+def test_any_instance_shows_the_builds_of_all(world: World) -> None:
+    """Whoever owns a build, it is seen live, and takes orders; where its owner hangs, that is said."""
+    schedulers, sites = {}, {}
+    for name in ("alpha", "beta"):
+        env = {
+            "NATS_URL": world.server.url,
+            "SCHEDULER_STORE": "jetstream",
+            "SCHEDULER_INSTANCE": name,
+            "SCHEDULER_WEB": "0",
+            "SCHEDULER_WEB_ORDERS": "yes",
+            "SCHEDULER_WEB_TOKEN": _TOKEN,
+        }
+        schedulers[name] = world.scheduler(env=env)
+        sites[name] = Site(schedulers[name])
+    for one in schedulers.values():
+        one.await_log("another instance has come")
+    connectors, submitter = world.connectors(), world.submitter()
+    document = build(held("vpc::1", "gate"), component("net::1"))
+    name = document["id"]
+    submitter.accepted(document)
+    connectors.await_requests(name, "vpc::1")
+    owner = submitter.client.request("scheduler.build.get", {"id": name})["owner"]
+    [other] = sites.keys() - {owner}
+    site = sites[other]
+    assert site.build(name)["owner"] == owner
+    assert [one["id"] for one in site.get("api/builds")[1]["builds"]] == [name]
+    with site.stream(f"/api/builds/{name}/stream") as stream:
+        assert stream.until("snapshot")["states"][0] == "r"
+        status, answer = site.get(f"api/builds/{name}/orders", order="pause", reason="lunch")
+        assert (status, answer["status"]) == (200, "paused")
+        while stream.until("update").get("status", {}).get("status") != "paused":
+            pass
+        [order] = submitter.client.request("scheduler.build.history", {"id": name})["orders"]
+        assert (order["verb"], order["by"], order["reason"]) == ("pause", "page", "lunch")
+    schedulers[owner].send(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        status, answer = site.get(f"api/builds/{name}/why")
+        assert time.monotonic() - began < 8
+        assert (status, answer["error"]) == (503, "unavailable")
+        assert owner in answer["message"]
+    finally:
+        schedulers[owner].send(signal.SIGCONT)
+
+
+def test_a_stop_ends_streams_and_waits_for_no_viewer(world: World) -> None:
+    """One that reads is told that this process ends; those that do not read delay nothing."""
+    scheduler = world.scheduler("--store=jetstream", "--web=0", env={"NATS_URL": world.server.url})
+    site = Site(scheduler)
+    connectors, submitter = world.connectors(), world.submitter()
+    document = build(held("vpc::1", "gate"))
+    submitter.accepted(document)
+    connectors.await_requests(document["id"], "vpc::1")
+    path = f"/api/builds/{document['id']}/stream"
+    with ExitStack() as stack:
+        for _ in range(10):
+            one = stack.enter_context(closing(socket.create_connection(site.address)))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1_024)
+            one.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        stream = stack.enter_context(site.stream(path))
+        stream.until("snapshot")
+        scheduler.send(signal.SIGTERM)
+        assert stream.until("end") == {"reason": "stopping"}
+        began = time.monotonic()
+        connectors.release("gate")
+        assert scheduler.wait() == 0
+        assert time.monotonic() - began < 10
+
+
+def test_after_a_restart_the_same_page_goes_on(world: World) -> None:
+    """A session outlives it, as the token does; and the build stands where it stood."""
+    env = {"NATS_URL": world.server.url, "SCHEDULER_WEB_TOKEN": _TOKEN, "SCHEDULER_INSTANCE": "alpha"}
+    start = ("--store=jetstream", "--web=0")
+    scheduler = world.scheduler(*start, env=env)
+    connectors, submitter = world.connectors(), world.submitter()
+    document = build(held("vpc::1", "gate"))
+    submitter.accepted(document)
+    connectors.await_requests(document["id"], "vpc::1")
+    with Site(scheduler).stream(f"/api/builds/{document['id']}/stream") as stream:
+        assert stream.until("snapshot")["states"] == "r"
+        scheduler.kill()
+    scheduler = world.scheduler(*start, env=env)
+    site = Site(scheduler)
+    eventually(lambda: site.get(f"api/builds/{document['id']}")[0] == 200)
+    with site.stream(f"/api/builds/{document['id']}/stream") as stream:
+        assert stream.until("snapshot")["states"] == "r"
+        connectors.release("gate")
+        assert stream.until("end") == {"reason": "finished"}
+
+
+def test_over_an_outage_of_the_broker_a_stream_goes_on(world: World) -> None:
+    """It says what is wrong meanwhile, or just waits; afterwards nothing is missing."""
+    scheduler = world.scheduler("--store=jetstream", "--web=0", env={"NATS_URL": world.server.url})
+    site = Site(scheduler)
+    connectors, submitter = world.connectors(), world.submitter()
+    document = chain(held("vpc::1", "gate"), component("net::1"))
+    submitter.accepted(document)
+    connectors.await_requests(document["id"], "vpc::1")
+    with site.stream(f"/api/builds/{document['id']}/stream") as stream:
+        assert stream.until("snapshot")["states"] == "rw"
+        world.server.kill()
+        world.server.start()
+        connectors.release("gate")
+        assert stream.until("end") == {"reason": "finished"}
+
+
+def test_an_embedded_scheduler_prints_where_its_page_is(world: World, tmp_path: Path) -> None:
+    """And `run` says where that of its build is."""
+    scheduler = world.scheduler("--embedded", f"--data-dir={tmp_path}")
+    broker, page = (
+        scheduler.out.first(lambda line, name=name: line.startswith(name)).removeprefix(name).strip()  # type: ignore[misc]
+        for name in ("broker: ", "page: ")
+    )
+    with _OPENER.open(f"{page}api/builds", timeout=20) as answer:
+        assert json.load(answer)["builds"] == []
+    example = ROOT / "scheduler" / "examples" / "create.json"
+    words = ("run", str(example), "--nats-url", broker, "--simulate", "--latency=10ms")
+    with Process(sys.executable, "-m", "scheduler", *words) as run:
+        assert run.wait() == 0
+        assert f"its page is {page}builds/" in run.errors
