@@ -65,7 +65,8 @@ def demo(
     say(f"Running {what}. The broker, the scheduler and")
     say("simulated connectors run in this process; no cloud is contacted.\n")
     with session.throwaway(attrs.evolve(settings, embedded=True)) as settings:
-        main = partial(session.with_parts, settings, conduct, partial(run_build, build=build))
+        job = partial(run_build, build=build)
+        main = partial(session.with_parts, settings, conduct, job, say)
         return session.run_async(
             partial(session.until_signal, main, lambda: complain("interrupted: the demo was stopped"))
         )

@@ -25,6 +25,7 @@ from scheduler.runtime.tuning import tune_interpreter
 
 if TYPE_CHECKING:
     from scheduler.local.simulator import Behaviour
+    from scheduler.service import Service
 
 _log = Logger()
 CONNECT_TIMEOUT = 10.0
@@ -121,7 +122,10 @@ class _Waiting:
 
 
 async def with_parts(
-    settings: Settings, behaviour: "Behaviour | None", job: Callable[[Bus], Awaitable[int]]
+    settings: Settings,
+    behaviour: "Behaviour | None",
+    job: Callable[[Bus], Awaitable[int]],
+    tell: Callable[[str], None] = complain,
 ) -> int:
     """Run ``job`` on a bus, with an embedded broker and scheduler if the settings say so.
 
@@ -129,6 +133,8 @@ async def with_parts(
         settings: how to reach the broker, or that broker and scheduler are embedded.
         behaviour: of simulated connectors in this process; None for no connectors.
         job: called with the bus, returns the exit code.
+        tell: tells where the page of an embedded scheduler is; by default on standard error, since the output
+            may be JSON.
 
     Raises:
         BusError: there is no broker, or it refuses the connection.
@@ -157,21 +163,13 @@ async def with_parts(
         bus = await stack.enter_async_context(
             open_bus(options, connect_deadline=CONNECT_TIMEOUT, on_status=_Waiting().hear)
         )
+        service = await _open_service(stack, settings, bus) if died is not None else None
         async with trio.open_nursery() as nursery:
-            if died is not None:
+            if service is not None and died is not None:
                 nursery.start_soon(_fail_when, died)
-                from scheduler.process import open_store  # noqa: PLC0415 - needed only here
-                from scheduler.service import Service  # noqa: PLC0415 - needed only here
-                from scheduler.web.opening import open_board  # noqa: PLC0415 - needed only here
-
-                board = await stack.enter_async_context(open_board(settings))
-                store = await open_store(settings, bus)
-                service = Service(settings, bus, store)
-                stack.enter_context(board.showing(service.figures, service.console))
                 await nursery.start(service.run, name="scheduler")
-                if board.page:
-                    # On standard error, since the output may be JSON.
-                    sys.stderr.write(f"the page is at {board.page}\n")
+                if service.console.page:
+                    tell(f"the page is at {service.console.page}")
             if behaviour is not None:
                 from scheduler.local.simulator import Simulator  # noqa: PLC0415 - needed only here
 
@@ -179,6 +177,18 @@ async def with_parts(
             code = await job(bus)
             nursery.cancel_scope.cancel()
     return code
+
+
+async def _open_service(stack: AsyncExitStack, settings: Settings, bus: Bus) -> "Service":
+    """Open what a scheduler in this process stands on, and return it."""
+    from scheduler.process import open_store  # noqa: PLC0415 - needed only here
+    from scheduler.service import Service  # noqa: PLC0415 - needed only here
+    from scheduler.web.opening import open_board  # noqa: PLC0415 - needed only here
+
+    board = await stack.enter_async_context(open_board(settings))
+    service = Service(settings, bus, await open_store(settings, bus))
+    stack.enter_context(board.showing(service.figures, service.console))
+    return service
 
 
 async def _fail_when(died: trio.Event) -> None:

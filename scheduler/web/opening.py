@@ -61,7 +61,9 @@ async def _serve_page(
     app = beside(health_app(board), page) if metrics else page
     server = Server(Guard(app, hosts, MOST_BODY, deadline), "web", MOST_CONNECTIONS)
     address = await stack.enter_async_context(server.open(at))
-    _log.info("the page is served", address=f"http://{address}{settings.page.prefix}/")
+    if not settings.embedded:
+        # Otherwise it is printed, below the broker's address.
+        _log.info("the page is served", address=f"http://{address}{settings.page.prefix}/")
     board.page = _told(address, settings)
 
 

@@ -89,7 +89,8 @@ def test_every_setting_has_a_flag() -> None:
         for group in (BrokerFlags, EmbeddedFlags, StoreFlags, BuildFlags, ServiceFlags, LogFlags)
         for name in attrs.fields_dict(group)
     }
-    settings = set(attrs.fields_dict(Settings)) - {"bus", "limits", "rules"}
+    settings = set(attrs.fields_dict(Settings)) - {"bus", "limits", "rules", "page"}
+    settings |= {declared.name or one.name for one, declared in settings_in(WebSettings)}
     broker = set(attrs.fields_dict(BusOptions))
     broker -= {"servers", "name", "chosen", "origin", "max_queued_messages", "max_queued_bytes"}
     assert flags == settings | set(attrs.fields_dict(Limits)) | broker | {"nats_url", "limits", "context"}

@@ -314,7 +314,7 @@ def test_a_large_build_takes_an_uploader(guarded: Guarded, tmp_path: Path) -> No
         (
             "scheduler",
             ("run", "FILE"),
-            "follow builds: the broker refused to subscribe to scheduler.event.small",
+            "follow builds: the broker refused to subscribe to build.create.done",
         ),
     ],
 )
@@ -692,4 +692,5 @@ def test_the_file_allows_what_the_doctor_asks_for() -> None:
         need.line for need in publishes("jetstream")
     }
     shorter = {re.sub(r"^\$SRV\.[A-Z]+", "$SRV.*", one).replace(".doctor", ".*") for one in SUBSCRIPTIONS}
-    assert allowed[1] - {"_INBOX.scheduler.>"} == shorter
+    # The page is there without hearing events, just less quickly.
+    assert allowed[1] - {"_INBOX.scheduler.>", "scheduler.event.*"} == shorter
