@@ -6,7 +6,7 @@ import { orderButtons, ordersOfBuild } from "./orders.js";
 import { reasonList } from "./panel.js";
 import { BAR, isOver, settled, stateOf, statusOf } from "./states.js";
 
-const SHOWN = 6;
+const SHOWN = 3; // entries of a list: what is below has to be seen, too
 
 /** Who did it, in words. @param {any} order */
 export function whoDid(order) {
@@ -98,12 +98,12 @@ export class Board {
   lists(status, now) {
     const late = now - status.now, { counts } = status;
     const made = [
-      this.list("Awaits approval", status.gated ?? 0, status.gates, (id) => [this.link(id), orderButtons(["approve", "reject"], this.id, id, this.on.ordered)]),
-      this.list("Failed", counts.errored, status.errors, (one) => [this.link(one.id), el("span", { class: "error" }, plain(one.error, 240))]),
-      this.list("To be tried again", counts.retrying, status.retrying, (one) => [this.link(one.id), el("span", { class: "age number" }, one.retry_in === undefined ? "" : `in ${duration(Math.max(0, one.retry_in - late))}`), el("span", { class: "error" }, plain(one.error, 160))]),
+      this.list("Awaits approval", status.gated ?? 0, status.gates, (id) => [this.link(id), el("span", { class: "buttons" }, orderButtons(["approve", "reject"], this.id, id, this.on.ordered))]),
+      this.list("Failed", counts.errored, status.errors, (one) => [this.link(one.id), el("span", { class: "error", title: plain(one.error, 600) }, plain(one.error, 240))]),
+      this.list("To be tried again", counts.retrying, status.retrying, (one) => [this.link(one.id), el("span", { class: "age number" }, one.retry_in === undefined ? "" : `in ${duration(Math.max(0, one.retry_in - late))}`), el("span", { class: "error", title: plain(one.error, 600) }, plain(one.error, 160))]),
       this.list("Running, the longest first", counts.running, status.running, (one) => [this.link(one.id), el("span", { class: "age number" }, duration(one.seconds + late)),
-        one.progress !== undefined && one.progress !== null && el("progress", { max: "1", value: one.progress, "aria-label": `Progress of ${idText(one.id)}` }),
-        one.message && el("span", { class: "quiet" }, plain(one.message, 100))]),
+        (one.message || typeof one.progress === "number") && el("span", { class: "quiet" },
+          typeof one.progress === "number" && [el("progress", { max: "1", value: one.progress, "aria-label": `Progress of ${idText(one.id)}` }), ` ${percent(one.progress, 1)} `], plain(one.message, 100))]),
       this.list("Limits reached", status.limits.length, status.limits, (one) => [el("code", {}, plain(one.limit, 120)), el("span", { class: "age number" }, `${count(one.waiting)} wait`)]),
     ].filter(Boolean);
     const key = JSON.stringify([status.gates, status.errors, status.retrying, status.running.map((/** @type {any} */ one) => [one.id, one.progress, one.message]), status.limits, counts, status.gated]);

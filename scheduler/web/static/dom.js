@@ -2,11 +2,9 @@
 import { STATES, BAR, indexOf } from "./states.js";
 import { count, plain } from "./format.js";
 
-/** @typedef {Node | string | number | null | undefined | false} Child */
-
 /**
  * Make an element. `class`, `on*` functions, `hidden` and the like are set as properties where they are; others as attributes.
- * @param {string} tag @param {Record<string, any>} [props] @param {...(Child | Child[])} children @returns {any}
+ * @param {string} tag @param {Record<string, any>} [props] @param {...any} children nodes, texts, and lists of them; what is null or false is left out @returns {any}
  */
 export function el(tag, props = {}, ...children) {
   const made = document.createElement(tag);
@@ -16,17 +14,17 @@ export function el(tag, props = {}, ...children) {
     else if (name === "class") made.className = value;
     else made.setAttribute(name, value === true ? "" : String(value));
   }
-  made.append(...children.flat().filter(isShown).map(asNode));
+  made.append(...children.flat(Infinity).filter(isShown).map(asNode));
   return made;
 }
 
-/** @param {Child} child */
+/** @param {any} child */
 function isShown(child) { return child !== null && child !== undefined && child !== false; }
 /** @param {any} child */
 function asNode(child) { return child instanceof Node ? child : document.createTextNode(String(child)); }
 
-/** Replace what is in an element. @param {Element} parent @param {...(Child | Child[])} children */
-export function fill(parent, ...children) { parent.replaceChildren(...children.flat().filter(isShown).map(asNode)); }
+/** Replace what is in an element. @param {Element} parent @param {...any} children as those of `el` */
+export function fill(parent, ...children) { parent.replaceChildren(...children.flat(Infinity).filter(isShown).map(asNode)); }
 
 /** Set a text only where it differs: nothing is laid out again, and nothing is read out again. @param {Element} element @param {string} text */
 export function say(element, text) { if (element.textContent !== text) element.textContent = text; }

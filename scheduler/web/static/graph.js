@@ -10,7 +10,7 @@ import { Grid, centred, kept, shownBox } from "./view.js";
 
 const NAMED = 11, FOLDED = 1.6; // px of height: from the first on components have names, under the other they are folded
 const READABLE = 0.8; // scale that shows a component with its name
-const MOST_EDGES = 15_000; // in a window; beyond that they would only be a grey area
+const MOST_EDGES = 5_000; // in a window; beyond that they would only be a grey area
 const COST_EDGE = 3, COST_CARD = 40, COST_FOLD = 30;
 const BATCH = 100; // edges between two looks at the time
 const MOST_MARKS = 400; // edges of the component that is selected
@@ -19,7 +19,7 @@ const MOST_MARKS = 400; // edges of the component that is selected
 export function detail(height) { return height >= NAMED ? "card" : height >= FOLDED ? "mark" : "fold"; }
 
 /** Opacity of edges: many are drawn fainter; 0 beyond a number. @param {number} shown */
-export function edgeOpacity(shown) { return shown > MOST_EDGES ? 0 : Math.max(0.16, Math.min(0.75, 60 / Math.sqrt(shown + 1))); }
+export function edgeOpacity(shown) { return shown > MOST_EDGES ? 0 : Math.min(0.7, 12 / Math.sqrt(shown + 1)); }
 
 /** @implements {import("./surface.js").Scene} */
 export class Graph {
@@ -215,7 +215,7 @@ export class Graph {
         ctx.fillRect(left, at, width, part);
         at += part;
       }
-      if (width > 70 && height > 13) this.nameFold(ctx, fold, left, top, width, height);
+      if (width > 90 && height > 26) this.nameFold(ctx, fold, left, top, width, height);
       yield COST_FOLD;
     }
   }

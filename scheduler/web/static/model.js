@@ -38,6 +38,7 @@ export class Model {
       for (const index of fold.members) this.foldOf[index] = at;
       return { wave: fold.wave, type: fold.type, box: boxOf(fold), counts: new Uint32Array(STATES.length), total: fold.members.length };
     });
+    divide(this.folds);
     this.recount();
     /** @type {Map<string, number> | null} */
     this.byId = null;
@@ -113,4 +114,22 @@ function adjacency(edges, size, of, other) {
 /** @param {{x: number, y: number, width: number, height: number}} fold @returns {Box} */
 function boxOf({ x, y, width, height }) {
   return { x0: x * CELL_X, y0: y * CELL_Y, x1: (x + width) * CELL_X, y1: (y + height) * CELL_Y };
+}
+
+/** Give the types of a wave parts of its box below each other, by their numbers: they stand among each other in it. @param {Fold[]} folds */
+function divide(folds) {
+  /** @type {Map<number, Fold[]>} */
+  const waves = new Map();
+  for (const fold of folds) waves.set(fold.wave, [...(waves.get(fold.wave) ?? []), fold]);
+  for (const among of waves.values()) {
+    const total = among.reduce((sum, fold) => sum + fold.total, 0);
+    const edge = (/** @type {"x0"|"y0"|"x1"|"y1"} */ side, /** @type {(...all: number[]) => number} */ most) => most(...among.map(({ box }) => box[side]));
+    const box = { x0: edge("x0", Math.min), y0: edge("y0", Math.min), x1: edge("x1", Math.max), y1: edge("y1", Math.max) };
+    let top = box.y0;
+    for (const fold of among.sort((a, b) => b.total - a.total)) {
+      const bottom = top + (box.y1 - box.y0) * fold.total / total;
+      fold.box = { ...box, y0: top, y1: bottom };
+      top = bottom;
+    }
+  }
 }

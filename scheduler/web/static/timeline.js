@@ -10,7 +10,7 @@ import { shortened } from "./graph.js";
 
 const ROW = 16; // px at scale 1, of a lane
 const HEAD = 46; // px, of the axis and the critical path above the lanes
-const MOST_ROW = 26, NAMED_ROW = 12; // px
+const MOST_ROW = 26, NAMED_ROW = 14; // px
 const WAITS = ["slots", "retry", "pause", "outage", "approval"];
 
 /** Bars of a timeline, each a pair of times in a lane; sorted by lane and start, so that what no pixel shows is passed over. Pure. */
@@ -44,7 +44,7 @@ export function barsOf(answer) {
   }
   for (const [place, from, to] of answer.attempts) work.push({ lane: lane[place], place, from, to });
   const wait = WAITS.flatMap((reason) => (answer.waits[reason] ?? []).map((/** @type {number[]} */ [place, from, to]) => ({ lane: lane[place], place, from, to })));
-  return { work: new Bars(work), wait: new Bars(wait) };
+  return { work: new Bars(work), wait: new Bars(wait), failed: new Bars([]) };
 }
 
 /** @implements {import("./surface.js").Scene} */
@@ -70,7 +70,14 @@ export class Timeline {
     this.isCritical = new Uint8Array(answer.index.length);
     for (const place of answer.critical) this.isCritical[place] = 1;
     this.placeOf = new Map(answer.index.map((/** @type {number} */ index, /** @type {number} */ place) => [index, place]));
+    this.findFailed();
     this.box = { x0: 0, y0: 0, x1: this.length, y1: Math.max(answer.lanes, 1) * ROW };
+  }
+
+  findFailed() {
+    const { index, lane, sent, end } = this.answer, errored = STATES.findIndex((state) => state.name === "errored");
+    const places = [...index.keys()].filter((place) => this.model.state[index[place]] === errored);
+    this.bars.failed = new Bars(places.map((place) => ({ lane: lane[place], place, from: sent[place], to: end[place] })));
   }
 
   /** Show a newer answer, where the view is. @param {any} answer */
@@ -114,6 +121,8 @@ export class Timeline {
     yield 20;
     yield* this.paintBars(ctx, view, shown, this.bars.wait, 0.36, () => "wait");
     yield* this.paintBars(ctx, view, shown, this.bars.work, 0.82, (place) => (this.isCritical[place] ? "critical" : this.workColour(place)));
+    // What has failed is to be seen also where bars are narrower than a pixel.
+    yield* this.paintBars(ctx, view, shown, this.bars.failed, 0.82, () => "s-errored", 3);
     if (view.ky * ROW >= NAMED_ROW) yield* this.paintNames(ctx, view, shown);
   }
 
@@ -130,21 +139,19 @@ export class Timeline {
 
   /**
    * @param {CanvasRenderingContext2D} ctx @param {View} view @param {Box} shown @param {Bars} bars
-   * @param {number} share of the row's height @param {(place: number) => string} colour name
+   * @param {number} share of the row's height @param {(place: number) => string} colour name @param {number} least px
    */
-  *paintBars(ctx, view, shown, bars, share, colour) {
-    const row = ROW * view.ky, high = Math.max(1, Math.floor(row * share)), inset = Math.floor((row - high) / 2);
+  *paintBars(ctx, view, shown, bars, share, colour, least = 1) {
+    const row = ROW * view.ky, high = Math.max(least, Math.floor(row * share)), inset = Math.floor((row - high) / 2);
     const last = Math.floor(shown.y1 / ROW);
-    // Where rows are thinner than a pixel, one of several is as good as all.
-    const step = Math.max(1, Math.floor(1 / row));
     let cost = 0;
-    for (let lane = Math.max(0, Math.floor(shown.y0 / ROW)); lane <= last && lane < this.answer.lanes; lane += step) {
+    for (let lane = Math.max(0, Math.floor(shown.y0 / ROW)); lane <= last && lane < this.answer.lanes; lane++) {
       const top = Math.round(lane * row + view.ty) + inset, y1 = bars.start(lane + 1);
       let painted = -Infinity;
       for (let n = bars.start(lane); n < y1; n++) {
         const to = bars.to[n] * view.kx + view.tx, from = Math.max(bars.from[n] * view.kx + view.tx, -2);
         if (to < 0 || bars.from[n] > shown.x1 || to <= painted) continue;
-        const left = Math.max(Math.round(from), painted), right = Math.max(Math.round(to) - (to - from > 3 ? 1 : 0), left + 1);
+        const left = Math.max(Math.round(from), painted), right = Math.max(Math.round(to) - (to - from > 3 ? 1 : 0), left + least);
         ctx.fillStyle = this.colour(colour(bars.place[n]));
         ctx.fillRect(left, top, right - left, high);
         painted = right;
@@ -160,7 +167,7 @@ export class Timeline {
   /** @param {CanvasRenderingContext2D} ctx @param {View} view @param {Box} shown */
   *paintNames(ctx, view, shown) {
     const { work } = this.bars, row = ROW * view.ky, end = work.start(Math.floor(shown.y1 / ROW) + 1);
-    ctx.font = `${Math.min(12, row * 0.7)}px ${this.colour("font")}`;
+    ctx.font = `${Math.min(12, row * 0.72)}px ${this.colour("font")}`;
     ctx.textBaseline = "middle";
     ctx.fillStyle = this.colour("on-state");
     for (let n = work.start(Math.max(0, Math.floor(shown.y0 / ROW))); n < end; n++) {
