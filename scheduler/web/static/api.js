@@ -4,8 +4,8 @@
 function meta(name) { return document.querySelector(`meta[name="${name}"]`)?.getAttribute("content") ?? ""; }
 
 export const BASE = meta("scheduler-base") || "/";
-/** Whether the service takes orders from this page. */
-export const ORDERS = meta("scheduler-orders") === "yes";
+/** Whether the service takes orders from this page: `yes`, `no`, or `login`, where it does so after one. */
+export const ORDERS = meta("scheduler-orders");
 
 const DEADLINE = 20_000; // ms
 
@@ -29,10 +29,8 @@ export function apiUrl(id, what = "", query = {}) {
   return `${BASE}api/builds/${encodeURIComponent(id)}${what && `/${what}`}${tail}`;
 }
 
-/** Go where a token is asked for; the page comes back here. */
-function logIn() {
-  location.assign(`${BASE}login?next=${encodeURIComponent(location.pathname.slice(BASE.length))}`);
-}
+/** Address at which a token is asked for; the page comes back here. */
+export function loginUrl() { return `${BASE}login?next=${encodeURIComponent(location.pathname.slice(BASE.length))}`; }
 
 /** @param {string} url @param {RequestInit} [init] @returns {Promise<any>} */
 export async function ask(url, init = {}) {
@@ -45,7 +43,7 @@ export async function ask(url, init = {}) {
     const late = error instanceof DOMException && error.name === "TimeoutError";
     throw new ApiError("unreachable", late ? "the service did not answer in time" : "the service cannot be reached", 0);
   }
-  if (response.status === 401) logIn();
+  if (response.status === 401) location.assign(loginUrl());
   const text = await response.text();
   let document = null;
   try { document = JSON.parse(text); } catch { /* The text is what there is to say. */ }

@@ -96,34 +96,34 @@ export class Board {
 
   /** What people look for first, each in a list of its own, which is there only where it says something. @param {any} status @param {number} now */
   lists(status, now) {
-    const late = now - status.now, { counts } = status;
+    const { counts } = status;
     const made = [
       this.list("Awaits approval", status.gated ?? 0, status.gates, (id) => [this.link(id), el("span", { class: "buttons" }, orderButtons(["approve", "reject"], this.id, id, this.on.ordered))]),
       this.list("Failed", counts.errored, status.errors, (one) => [this.link(one.id), el("span", { class: "error", title: plain(one.error, 600) }, plain(one.error, 240))]),
-      this.list("To be tried again", counts.retrying, status.retrying, (one) => [this.link(one.id), el("span", { class: "age number" }, one.retry_in === undefined ? "" : `in ${duration(Math.max(0, one.retry_in - late))}`), el("span", { class: "error", title: plain(one.error, 600) }, plain(one.error, 160))]),
-      this.list("Running, the longest first", counts.running, status.running, (one) => [this.link(one.id), el("span", { class: "age number" }, duration(one.seconds + late)),
+      this.list("To be tried again", counts.retrying, status.retrying, (one) => [this.link(one.id), el("span", { class: "age number" }, one.retry_at ? `in ${duration(Math.max(0, one.retry_at - now))}` : ""), el("span", { class: "error", title: plain(one.error, 600) }, plain(one.error, 160))]),
+      this.list("Running, the longest first", counts.running, status.running, (one) => [this.link(one.id), el("span", { class: "age number" }, one.sent ? duration(now - one.sent) : ""),
         (one.message || typeof one.progress === "number") && el("span", { class: "quiet" },
           typeof one.progress === "number" && [el("progress", { max: "1", value: one.progress, "aria-label": `Progress of ${idText(one.id)}` }), ` ${percent(one.progress, 1)} `], plain(one.message, 100))]),
       this.list("Limits reached", status.limits.length, status.limits, (one) => [el("code", {}, plain(one.limit, 120)), el("span", { class: "age number" }, `${count(one.waiting)} wait`)]),
     ].filter(Boolean);
     const key = JSON.stringify([status.gates, status.errors, status.retrying, status.running.map((/** @type {any} */ one) => [one.id, one.progress, one.message]), status.limits, counts, status.gated]);
     if (key === this.key) {
-      this.ages(status, late);
+      this.ages(status, now);
       return;
     }
     // What has the focus stays: an update must not take a button from under a finger.
     if (this.part("lists").contains(document.activeElement) && this.key) {
-      this.ages(status, late);
+      this.ages(status, now);
       return;
     }
     this.key = key;
     fill(this.part("lists"), made);
   }
 
-  /** @param {any} status @param {number} late */
-  ages(status, late) {
+  /** @param {any} status @param {number} now */
+  ages(status, now) {
     const ages = this.part("lists").querySelectorAll("[data-list='Running, the longest first'] .age");
-    ages.forEach((element, n) => { if (status.running[n]) say(element, duration(status.running[n].seconds + late)); });
+    ages.forEach((element, n) => { if (status.running[n]?.sent) say(element, duration(now - status.running[n].sent)); });
   }
 
   /** @param {string} title @param {number} total @param {any[]} items @param {(item: any) => any} row */

@@ -77,6 +77,7 @@ export class Graph {
     const shown = shownBox(view, width, height), level = detail(this.model.h * view.ky);
     if (level === "fold") {
       yield* this.paintFolds(ctx, view, shown);
+      if (this.showCritical) yield this.paintCritical(ctx, view);
     } else {
       yield* this.paintEdges(ctx, view, shown);
       if (this.showCritical) yield this.paintCritical(ctx, view);

@@ -34,7 +34,7 @@ export function ordersOfComponent(state) {
  * @param {string[]} names @param {string} id of the build @param {string} [component] @param {() => void} [done]
  */
 export function orderButtons(names, id, component, done) {
-  if (!ORDERS) return [];
+  if (ORDERS !== "yes") return [];
   return names.map((name) => el("button", {
     type: "button", class: KNOWN[name].hard ? "hard" : "", "aria-haspopup": "dialog",
     onclick: () => confirmOrder(KNOWN[name], id, component, done),

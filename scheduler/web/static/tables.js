@@ -155,7 +155,8 @@ export function eventsView(place) {
   function show() {
     const shown = events.filter(fits).slice(-2_000).reverse();
     rows.show(shown, (event) => String(event.n));
-    say(total, events.length ? counted(shown.length, "event") : "Nothing has happened yet.");
+    const all = Math.max(events.at(-1)?.n ?? 0, shown.length);
+    say(total, events.length ? `${count(shown.length)} of ${counted(all, "event")}` : "Nothing has happened yet.");
     older.hidden = !events.length || events[0].n <= 1;
   }
   async function load(/** @type {number} */ after) {
@@ -193,7 +194,7 @@ function eventRow(place, event) {
   const who = event.by && `by ${plain(event.by, 80)}${event.vouched === false ? " (as they say)" : ""}`;
   const what = [who, event.reason && `“${plain(event.reason, 200)}”`, event.attempt > 1 && `attempt ${event.attempt}`, event.error && plain(event.error, 400)].filter(Boolean).join(", ");
   return {
-    root: el("tr", {}, el("td", { class: "number" }, clock(event.time, place.now())),
+    root: el("tr", {}, el("td", { class: "time" }, clock(event.time, place.now())),
       el("td", {}, badge({ sign: sign ? sign.sign : "•", css: sign ? sign.css : "order", word: plain(word, 40) })),
       el("td", {}, event.component !== undefined && componentLink(place, event.component)),
       el("td", { class: "number" }, event.seconds !== undefined && event.seconds !== null && duration(event.seconds)),
