@@ -34,6 +34,8 @@ LOCKS = {".ci/requirements.lock": ("build",), ".ci/tests.lock": ("build", "test"
 """Lock files of the package and of its tests, by version and hash, with their dependency groups."""
 DIST = Path("dist")
 """Folder that `package` writes the wheel and the source distribution into."""
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+"""Commands of a browser, as package managers install them."""
 BUILDERS = ("podman", "docker")
 """Programs that build images and run them, the first that works."""
 PARALLEL = ("-n", "auto", "--dist", "worksteal")
@@ -97,7 +99,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run all tests without a broker, on all cores."""
     install(session, "test")
-    session.run("pytest", *PARALLEL, "-m", "not integration and not fuzz", *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "not integration and not fuzz and not browser", *session.posargs)
 
 
 @nox.session
@@ -119,6 +121,15 @@ def integration(session: nox.Session) -> None:
         "integration and long and not siege and not upgrade",
     )
     session.run("pytest", "-m", "integration and alone")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open the page in a Chromium that is installed; with SCREENSHOTS=1 the pictures in the docs are made anew."""
+    install(session, "browser")
+    if not any(shutil.which(name) for name in CHROMIUM):
+        session.skip(f"NO PAGE WAS TRIED IN A BROWSER: none of {', '.join(CHROMIUM)} is installed")
+    session.run("pytest", "-m", "browser", *session.posargs)
 
 
 @nox.session
@@ -268,7 +279,7 @@ def locked(session: nox.Session) -> None:
     session.install("--no-compile", "--require-hashes", "-r", ".ci/tests.lock")
     session.install("--no-deps", "--no-build-isolation", ".")
     session.run("python", "-m", "pip", "check")
-    session.run("pytest", *PARALLEL, "-m", "not integration and not fuzz", *session.posargs)
+    session.run("pytest", *PARALLEL, "-m", "not integration and not fuzz and not browser", *session.posargs)
 
 
 @nox.session

@@ -66,6 +66,12 @@ export class Rows {
     this.known = new Map();
   }
 
+  /** Make all rows anew: their keys mean others now. */
+  forget() {
+    this.known.clear();
+    this.parent.replaceChildren();
+  }
+
   /** @param {any[]} items @param {(item: any) => string} key */
   show(items, key) {
     const gone = new Set(this.known.keys());

@@ -148,6 +148,7 @@ export function eventsView(place) {
   root.append(older);
   /** @type {any[]} */
   let events = [];
+  let stale = false;
   const rows = new Rows(body, (event) => eventRow(place, event));
   let asking = new AbortController();
 
@@ -162,6 +163,7 @@ export function eventsView(place) {
   async function load(/** @type {number} */ after) {
     asking.abort();
     asking = new AbortController();
+    stale = false;
     try {
       const page = await ask(apiUrl(place.id, "events", { after, limit: 500 }), { signal: asking.signal });
       take(page.events);
@@ -170,19 +172,19 @@ export function eventsView(place) {
     }
   }
   function take(/** @type {any[]} */ more) {
-    const known = new Map([...events, ...more].map((event) => [event.n, event]));
-    events = [...known.values()].sort((a, b) => a.n - b.n);
+    if (!more.length) return show();
+    // The numbers of the last ones may have moved: a page takes the place of all that it spans.
+    const [first, last] = [more[0].n, more[more.length - 1].n];
+    events = [...events.filter((event) => event.n < first), ...more, ...events.filter((event) => event.n > last)];
+    rows.forget();
     show();
   }
   only.addEventListener("input", show);
   older.addEventListener("click", () => load(Math.max(0, events[0].n - 501)));
   load(-1);
   return {
-    update({ events: more, states }) {
-      // A snapshot has none: what was missed is asked for.
-      if (more?.length && (!events.length || more[0].n <= events[events.length - 1].n + 1)) take(more);
-      else if (more?.length || states) load(-1);
-    },
+    update({ events: more, states }) { stale ||= more?.length > 0 || states !== ""; },
+    tick() { if (stale) load(-1); },
     close() { asking.abort(); },
   };
 }

@@ -1,0 +1,56 @@
+"""A page that loses its service, or whose service loses the broker."""
+
+import re
+
+from integration.builds import build, chain, component, held
+from playwright.sync_api import expect
+
+from browser.conftest import OpenWindow, Place
+
+
+def test_a_page_survives_a_restart_of_the_service(place: Place, open_window: OpenWindow) -> None:
+    """It says that what it shows is old, and is live again when the service is back, without a reload."""
+    connectors, submitter = place.world.connectors(), place.world.submitter()
+    one = chain(held("vpc::1", "go"), component("network::2"))
+    submitter.accepted(one)
+    page = open_window(place.address(one["id"]))
+    banner = page.locator("#banner")
+    expect(page.locator("#status")).to_contain_text("running")
+    expect(banner).to_be_hidden()
+    place.scheduler.kill()
+    expect(banner).to_contain_text("Connection lost; what is shown is of")
+    place.again()
+    expect(banner).to_be_hidden()
+    connectors.release("go")
+    expect(page.locator("#status")).to_contain_text("done")
+
+
+def test_a_page_survives_a_stop_in_order(place: Place, open_window: OpenWindow) -> None:
+    """The list of builds is told that the service stops."""
+    one = build(component("vpc::1"))
+    place.world.connectors()
+    submitter = place.world.submitter()
+    page = open_window(place.url)
+    expect(page.locator("#empty")).to_be_visible()
+    place.scheduler.end()
+    expect(page.locator("#banner")).to_contain_text(re.compile("stopping|Connection lost"))
+    place.again()
+    expect(page.locator("#banner")).to_be_hidden()
+    submitter.accepted(one)
+    expect(page.get_by_role("row").filter(has_text=one["id"])).to_contain_text("done")
+
+
+def test_a_page_survives_an_outage_of_the_broker(place: Place, open_window: OpenWindow) -> None:
+    """It tells of the trouble while it lasts, and shows what happened afterwards."""
+    connectors, submitter = place.world.connectors(), place.world.submitter()
+    one = chain(held("vpc::1", "go"), component("network::2"))
+    submitter.accepted(one)
+    page = open_window(place.address(one["id"]))
+    expect(page.locator("#status")).to_contain_text("running")
+    place.world.server.kill()
+    expect(page.locator("#banner")).to_contain_text(re.compile(r"\w"))
+    place.world.server.start()
+    connectors.await_event("reconnected")
+    expect(page.locator("#banner")).to_be_hidden()
+    connectors.release("go")
+    expect(page.locator("#status")).to_contain_text("done")
