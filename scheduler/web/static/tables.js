@@ -29,7 +29,7 @@ function componentLink({ id: build, open }, id) {
 /** @param {HTMLElement} root @param {string} label @param {string[]} heads names, with a `>` before those of numbers */
 function table(root, label, heads) {
   const body = el("tbody");
-  root.append(el("div", { class: "scroll", role: "region", "aria-label": label, tabindex: "0" }, el("table", {},
+  root.append(el("div", { class: "scroll", role: "region", "aria-label": `Table: ${label}`, tabindex: "0" }, el("table", {},
     el("thead", {}, el("tr", {}, heads.map((name) => el("th", { scope: "col", class: name.startsWith(">") ? "number" : "" }, name.replace(">", ""))))), body)));
   return body;
 }
