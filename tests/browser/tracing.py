@@ -15,7 +15,7 @@ _SCRIPT = "FireAnimationFrame"
 
 
 class Frames:
-    """Milliseconds of the frames that a page made."""
+    """Milliseconds of the frames that a page made: of processor time, whatever else the machine does."""
 
     def __init__(self, events: list[Event]) -> None:
         threads = [(one["pid"], one["tid"]) for one in events if one["name"] == _SCRIPT]
@@ -24,7 +24,7 @@ class Frames:
         scripts = sorted(one["ts"] for one in own if one["name"] == _SCRIPT)
         # Of those that nothing was drawn in nobody asks.
         self.times = sorted(
-            one["dur"] / 1_000
+            one.get("tdur", one["dur"]) / 1_000
             for one in own
             if one["name"] == _FRAME and any(one["ts"] <= at <= one["ts"] + one["dur"] for at in scripts)
         )

@@ -25,7 +25,7 @@ import { between, centred, fitted, kept, moved, zoomed } from "./view.js";
 
 const SLICE_MS = 3;
 const SLICE_COST = 1_500; // a canvas may paint later than it is told to: time alone is no bound
-const MARGIN = 0.25; // of the window, on each side, painted beyond its edge
+const MARGIN = 0.15; // of the window, on each side, painted beyond its edge
 const MOST_PIXELS = 8_000_000; // of a layer
 const STEP = 60, FACTOR = 1.25; // of a key
 const TAP = 5; // px that a finger may move
