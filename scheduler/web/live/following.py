@@ -25,7 +25,8 @@ from scheduler.errors import BusError, Refused
 from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.web.live.table import StateTable, table_of
 from scheduler.web.page.asking import OWNER, Desk
-from scheduler.web.page.wholes import Whole, Wholes
+from scheduler.web.page.structure import Whole
+from scheduler.web.page.wholes import Wholes
 
 _ASK: Final = 2.0
 """Seconds between two questions about the build."""

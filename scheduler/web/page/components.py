@@ -9,7 +9,7 @@ from scheduler.control.verbs import Document
 from scheduler.errors import Refused
 from scheduler.runtime.yielding import yield_now
 from scheduler.web.page.answers import LETTERS
-from scheduler.web.page.wholes import Whole
+from scheduler.web.page.structure import Whole
 
 MOST: Final = 1_000
 """Components in an answer."""

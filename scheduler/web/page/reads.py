@@ -15,9 +15,9 @@ from scheduler.web.page.components import MOST, components_of, neighbours_of, ve
 from scheduler.web.page.listing import page_of, statuses_of
 from scheduler.web.page.replies import Reply, answer, encoded
 from scheduler.web.page.requests import Request
+from scheduler.web.page.structure import Whole
 from scheduler.web.page.times import MOST_EVENTS, comparison_of, events_of, timeline_of
 from scheduler.web.page.views import Views
-from scheduler.web.page.wholes import Whole
 
 _PAGE: Final = 200
 """Builds or components in an answer, where nobody says how many."""

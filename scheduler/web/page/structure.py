@@ -1,4 +1,4 @@
-"""Structure of a build: its components by number, and their edges. Pure."""
+"""Build with all of its components, as it was answered: by number, with their edges. Pure."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 from attrs import field, frozen
 
-from scheduler.client.lenient import text, texts
+from scheduler.client.lenient import number, text, texts
+from scheduler.control.verbs import Document
 from scheduler.runtime.yielding import yield_now
 
 _AT_ONCE: Final = 50
@@ -38,6 +39,34 @@ class Structure:
     def dependents(self, vertex: int) -> list[int]:
         """Return what needs a component; looks at all edges."""
         return [one for one, needs in enumerate(self.needs) if vertex in needs]
+
+
+@frozen(eq=False)
+class Whole:
+    """A build with all of its components, and its structure."""
+
+    answer: Document = field(repr=False)
+    """Answer to ``get``, without components; of the first page."""
+    rows: list[Mapping[str, Any]] = field(repr=False)
+    """Components, in the order of the structure."""
+    structure: Structure = field(repr=False)
+    at: float
+    """When it was asked for, Trio clock."""
+
+    @property
+    def status(self) -> str:
+        """Status of the build."""
+        return str(self.answer.get("status", ""))
+
+    @property
+    def now(self) -> float:
+        """Clock of the owner, seconds since 1970."""
+        return number(self.answer.get("now")) or 0.0
+
+    @property
+    def accepted(self) -> float:
+        """Time at which it was accepted, by the same clock."""
+        return number(self.answer.get("accepted")) or 0.0
 
 
 def structure_of(rows: Sequence[Mapping[str, Any]]) -> Structure:

@@ -8,7 +8,7 @@ from scheduler.client.timeline import FINISHED, Interval, Span, Timeline, Wait, 
 from scheduler.client.traces import pack
 from scheduler.control.verbs import Document
 from scheduler.runtime.yielding import yield_now
-from scheduler.web.page.wholes import Whole
+from scheduler.web.page.structure import Whole
 
 MOST_EVENTS: Final = 2_000
 """Events in an answer."""

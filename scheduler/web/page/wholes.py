@@ -10,14 +10,14 @@ from functools import partial
 from typing import Any, Final
 
 import trio
-from attrs import define, field, frozen
+from attrs import define, field
 
-from scheduler.client.lenient import number, objects, whole
+from scheduler.client.lenient import objects, whole
 from scheduler.control.verbs import PAGE, Document
 from scheduler.errors import Refused
 from scheduler.web.page.asking import OWNER, Desk
 from scheduler.web.page.discarding import Discarded
-from scheduler.web.page.structure import Structure, structure_of
+from scheduler.web.page.structure import Whole, structure_of
 
 _FRESH: Final = 1.0
 """Seconds for which a build is kept at least."""
@@ -31,34 +31,6 @@ _UNUSED: Final = 60.0
 """Seconds after which one is dropped that nobody asks for."""
 _DEADLINE: Final = 25.0
 """Seconds for all pages."""
-
-
-@frozen(eq=False)
-class Whole:
-    """A build with all of its components, and its structure."""
-
-    answer: Document = field(repr=False)
-    """Answer to ``get``, without components; of the first page."""
-    rows: list[Mapping[str, Any]] = field(repr=False)
-    """Components, in the order of the structure."""
-    structure: Structure = field(repr=False)
-    at: float
-    """When it was asked for, Trio clock."""
-
-    @property
-    def status(self) -> str:
-        """Status of the build."""
-        return str(self.answer.get("status", ""))
-
-    @property
-    def now(self) -> float:
-        """Clock of the owner, seconds since 1970."""
-        return number(self.answer.get("now")) or 0.0
-
-    @property
-    def accepted(self) -> float:
-        """Time at which it was accepted, by the same clock."""
-        return number(self.answer.get("accepted")) or 0.0
 
 
 @define(eq=False)
