@@ -138,6 +138,8 @@ def test_any_instance_shows_the_builds_of_all(world: World) -> None:
     site = sites[other]
     assert site.build(name)["owner"] == owner
     assert [one["id"] for one in site.get("api/builds")[1]["builds"]] == [name]
+    # What the owner refuses is refused here, in its words.
+    assert site.get(f"api/builds/{name}/why?component=none")[0] == 404
     with site.stream(f"/api/builds/{name}/stream") as stream:
         assert stream.until("snapshot")["states"][0] == "r"
         status, answer = site.get(f"api/builds/{name}/orders", order="pause", reason="lunch")
