@@ -11,8 +11,10 @@ from scheduler.runtime.yielding import yield_now
 
 _GAP: Final = 2.0
 """Empty columns between two waves."""
-_ASPECT: Final = 1.6
-"""Width of a drawing for its height, about, where waves are long."""
+CELL: Final = 200 / 38
+"""Width of the place of a component for its height, as `static/model.js` draws it."""
+_ASPECT: Final = 3.0
+"""Width of a drawing for its height, about, where waves are long; windows are as wide, below a board."""
 _LEAST: Final = 8
 """Components of a wave that stand in one column in any case."""
 _AT_ONCE: Final = 100
@@ -92,7 +94,7 @@ def _height(rows: Sequence[Sequence[int]]) -> int:
 
     def fits(height: int) -> bool:
         columns = sum(math.ceil(size / height) for size in sizes)
-        return columns + _GAP * (len(sizes) - 1) <= _ASPECT * height
+        return (columns + _GAP * (len(sizes) - 1)) * CELL <= _ASPECT * height
 
     return bisect_left(range(tallest), True, lo=_LEAST, key=fits)
 

@@ -179,7 +179,7 @@ class Following:
             except Refused as refused:
                 self._refused(refused)
             else:
-                self.trouble, self._unknown = "", False
+                self.trouble, self._unknown = self._desk.trouble(), False
                 table = self.table
                 if table is not None:
                     other = text(self.summary.get("source")) != table.source
@@ -224,6 +224,6 @@ class Following:
         structure = found.structure
         job = partial(table_of, structure.ids, structure.index, found.answer, found.rows)
         self.table = await self._desk.executor.run(OWNER, job, long=True)
-        self.summary, self.key, self.trouble = found.answer, structure.key, ""
+        self.summary, self.key, self.trouble = found.answer, structure.key, self._desk.trouble()
         self._expected = self.table.sequence
         self.fetched += 1

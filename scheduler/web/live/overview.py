@@ -44,7 +44,7 @@ class OverviewSource:
             except Refused as refused:
                 self._trouble = str(refused)
             else:
-                self._trouble = ""
+                self._trouble = self._listings.trouble()
                 self._listing, self._rows = listing, {row["id"]: row for row in rows}
             stir()
             await trio.sleep(_PERIOD)

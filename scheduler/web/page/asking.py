@@ -48,6 +48,10 @@ class Desk:
         """Executor of work beside the loop."""
         return self._board.executor
 
+    def trouble(self) -> str:
+        """Return why builds stand still, or are not taken, here; empty where they are well."""
+        return self._board.trouble()
+
     async def ask(self, verb: str, document: Document, user: str = "") -> Document:
         """Return the answer to a question or a command.
 

@@ -61,6 +61,10 @@ class Listings:
         self._until = self._ended_until = float("-inf")
         self._silent: list[Document] = []
 
+    def trouble(self) -> str:
+        """Return why builds stand still, or are not taken, here; empty where they are well."""
+        return self._desk.trouble()
+
     async def get(self) -> Listing:
         """Return all builds.
 

@@ -96,7 +96,7 @@ class BuildPage {
   /** @param {any} data */
   after(data) {
     if (data.status?.now !== undefined) this.skew = data.status.now - Date.now() / 1000;
-    if (data.trouble !== undefined && data.trouble !== null) this.banner(plain(data.trouble, 400));
+    if (data.trouble !== undefined && data.trouble !== null) this.banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`);
     this.board.show(this.status, this.now());
     this.view?.update?.(data);
     const open = this.panel.isOpen && this.model ? this.model.indexOf(this.panel.component) : -1;

@@ -102,7 +102,7 @@ export function showBuilds(banner) {
     for (const build of data.builds ?? []) known.set(build.id, build);
     for (const id of data.gone ?? []) known.delete(id);
     if (data.statuses) showSizes(data.statuses);
-    if (data.trouble !== undefined && data.trouble !== null) banner(data.trouble);
+    if (data.trouble !== undefined && data.trouble !== null) banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`);
     if (data.silent?.length) banner(`No answer from ${data.silent.map((/** @type {any} */ one) => plain(one.name ?? one.instance)).join(", ")}: builds there are missing.`);
     show();
   }

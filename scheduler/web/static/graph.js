@@ -8,7 +8,7 @@ import { Grid, centred, kept, shownBox } from "./view.js";
 /** @typedef {import("./view.js").View} View */
 /** @typedef {import("./view.js").Box} Box */
 
-const NAMED = 11, FOLDED = 1.6; // px of height: from the first on components have names, under the other they are folded
+const NAMED = 11, FOLDED = 1.2; // px of height: from the first on components have names, under the other they are folded
 const READABLE = 0.8; // scale that shows a component with its name
 const MOST_EDGES = 5_000; // in a window; beyond that they would only be a grey area
 const COST_EDGE = 3, COST_CARD = 40, COST_FOLD = 30;

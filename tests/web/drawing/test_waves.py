@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.web.drawing.ordering import order
-from scheduler.web.drawing.waves import folds_of, longest_chain, place, rows_of, waves_of
+from scheduler.web.drawing.waves import CELL, folds_of, longest_chain, place, rows_of, waves_of
 
 
 @st.composite
@@ -90,7 +90,7 @@ def test_folds_have_each_component_once(needs: list[list[int]]) -> None:
 def test_a_long_wave_has_several_columns() -> None:
     """Ten thousand components without edges are no line."""
     placed = place(rows_of(waves_of([[] for _ in range(10_000)])))
-    assert 1 <= placed.width / placed.height <= 2.5
+    assert 2 <= CELL * placed.width / placed.height <= 4
 
 
 def test_what_needs_itself_stands_somewhere_all_the_same() -> None:
