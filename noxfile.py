@@ -17,7 +17,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2"
-nox.options.sessions = ["check"]
+nox.options.sessions = ["check", "browser"]
 nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -125,7 +125,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Open the page in a Chromium that is installed; with SCREENSHOTS=1 the pictures in the docs are made anew."""
+    """Open the page in an installed Chromium; with SCREENSHOTS=1 take the pictures of the documents anew."""
     install(session, "browser")
     if not any(shutil.which(name) for name in CHROMIUM):
         session.skip(f"NO PAGE WAS TRIED IN A BROWSER: none of {', '.join(CHROMIUM)} is installed")

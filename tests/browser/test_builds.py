@@ -75,7 +75,7 @@ def test_builds_are_filtered_and_searched(place: Place, open_window: OpenWindow)
 
 
 def test_a_build_is_live(place: Place, open_window: OpenWindow) -> None:
-    """Counts, what runs and what failed change as they happen, and so does the sentence for those who hear it."""
+    """Counts and what runs change as it happens, and so does the sentence for those who hear the page."""
     connectors, submitter = place.world.connectors(), place.world.submitter()
     one = build(
         held("vpc::1", "one"), held("vpc::2", "two"), component("network::3"), edges="vpc::1 network::3"

@@ -37,7 +37,7 @@ def test_texts_and_numbers_read_well(call: Call) -> None:
     seconds = {0: "0 ms", 0.25: "250 ms", 1.25: "1.3 s", 59: "59 s", 61: "1 min 01 s", 3_700: "1 h 01 min"}
     for value, told in seconds.items():
         assert call("format", f"duration({value})") == told
-    assert call("format", "duration(null)") == "–"
+    assert call("format", "duration(null)") == "\N{EN DASH}"
     assert call("format", "duration(90_000)") == "1 d 01 h"
     assert call("format", "count(1234567)") == "1,234,567"
     assert call("format", "percent(9999, 10000)") == "99 %"
@@ -111,8 +111,9 @@ def test_what_is_small_is_folded(call: Call) -> None:
 
 def test_states_are_counted_by_fold(call: Call) -> None:
     """What changes moves from one count to another; what is no news does not."""
-    layout = """{ids: ["a", "b", "c"], types: ["vpc"], actions: ["create"], type: [0, 0, 0], action: [0, 0, 0],
-        wave: [0, 1, 1], x: [0.5, 2.5, 2.5], y: [0.5, 0.5, 1.5], edges: [0, 1, 0, 2], critical: [0, 1],
+    layout = """{ids: ["a", "b", "c"], types: ["vpc"], actions: ["create"], type: [0, 0, 0],
+        action: [0, 0, 0], wave: [0, 1, 1], x: [0.5, 2.5, 2.5], y: [0.5, 0.5, 1.5],
+        edges: [0, 1, 0, 2], critical: [0, 1],
         width: 3, height: 2, folds: [{wave: 0, type: 0, x: 0, y: 0, width: 1, height: 1, members: [0]},
         {wave: 1, type: 0, x: 2, y: 0, width: 1, height: 2, members: [1, 2]}]}"""
     found = call(

@@ -26,7 +26,8 @@ BUILD = f"demo-layered-{SIZE}"
 def large() -> Iterator[Place]:
     """A scheduler that runs a build of 10,000 components, for minutes."""
     with ExitStack() as stack:
-        place = Place(World(stack, stack.enter_context(nats_server({"max_payload": 8 << 20}, jetstream=True))))
+        server = stack.enter_context(nats_server({"max_payload": 8 << 20}, jetstream=True))
+        place = Place(World(stack, server))
         simulator = Scheduler("simulate", "--latency", "6s", env={"NATS_URL": place.world.server.url})
         place.world.started(simulator)
         place.world.submitter().accepted(generate(SIZE))
@@ -68,7 +69,7 @@ def test_a_frame_is_short(large: Place, open_window: OpenWindow, view: str) -> N
     frames = traced(page, lambda: travel(page, x, y))
     assert len(frames) > 40
     p95 = frames.percentile(0.95)
-    print(f"{view}: {len(frames)} frames, p50 {frames.percentile(0.5):.1f} ms, p95 {p95:.1f} ms")  # noqa: T201
+    print(f"{view}: {len(frames)} frames, p50 {frames.percentile(0.5):.1f} ms, p95 {p95:.1f} ms")
     assert p95 <= MOST_FRAME
 
 
@@ -82,7 +83,7 @@ def test_the_memory_is_bounded(large: Place, open_window: OpenWindow) -> None:
             page.get_by_role("link", name=name, exact=True).click()
             page.wait_for_timeout(700)
         kept.append(heap(page))
-    print(f"heap: {', '.join(f'{one:.1f}' for one in kept)} MiB")  # noqa: T201
+    print(f"heap: {', '.join(f'{one:.1f}' for one in kept)} MiB")
     assert max(kept) < MOST_HEAP
     assert kept[-1] < kept[0] * 1.3 + 2
 

@@ -24,7 +24,7 @@ class Frames:
         scripts = sorted(one["ts"] for one in own if one["name"] == _SCRIPT)
         # Of those that nothing was drawn in nobody asks.
         self.times = sorted(
-            one.get("tdur", one["dur"]) / 1_000
+            float(one.get("tdur") or one["dur"]) / 1_000
             for one in own
             if one["name"] == _FRAME and any(one["ts"] <= at <= one["ts"] + one["dur"] for at in scripts)
         )
