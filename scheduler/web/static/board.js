@@ -30,6 +30,9 @@ export class Board {
     this.id = id;
     this.on = on;
     this.said = "";
+    this.status = "";
+    this.key = ""; // of what the lists show
+    this.names = ""; // of the orders that are offered
     this.part = /** @type {(name: string) => HTMLElement} */ ((name) => document.getElementById(name));
     this.part("title").textContent = idText(id);
     this.whyList = el("div", { class: "why", role: "status" });

@@ -13,6 +13,7 @@ import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./tables.js").View} View */
 
+/** @type {Record<string, string>} */
 const TABS = { graph: "Graph", timeline: "Timeline", components: "Components", events: "Events", report: "Report", plan: "Plan" };
 const FRESH = 5_000; // ms between two questions for a timeline that grows
 const MOST_FOUND = 2_000;
@@ -38,6 +39,12 @@ class BuildPage {
     /** @type {string[]} */
     this.letters = []; // of all components, in the order of the layout
     this.stateFilter = "";
+    /** @type {Promise<Model> | undefined} */
+    this.layout = undefined;
+    /** @type {Model | undefined} */
+    this.model = undefined;
+    /** @type {string | undefined} */
+    this.key = undefined; // of the layout that the stream's indices are of
     this.view = /** @type {View | null} */ (null);
     this.tab = "";
     this.board = new Board(id, { open: (one) => this.open(one), filter: (state) => this.filter(state), ordered: () => this.ordered() });
@@ -84,7 +91,7 @@ class BuildPage {
     if (!this.status) return;
     const { rows = [], states = "", status = {} } = data;
     for (const [name, value] of Object.entries(status)) if (value === null && !(name in { eta: 0, overdue: 0, order: 0 })) delete this.status[name]; else this.status[name] = value;
-    const changed = rows.filter(([index, letter]) => !this.model || this.model.set(index, letter));
+    const changed = rows.filter((/** @type {[number, string]} */ [index, letter]) => !this.model || this.model.set(index, letter));
     for (const [index, letter] of rows) this.letters[index] = letter;
     if (states) {
       this.letters = [...states];
@@ -112,18 +119,19 @@ class BuildPage {
 
   /** Layout and states, which the graph and the timeline share. @returns {Promise<Model>} */
   async needModel() {
-    const key = this.key;
-    this.layout ??= ask(apiUrl(this.id, "layout")).then((layout) => new Model(layout));
-    const asked = this.layout;
+    const asked = this.layout ??= ask(apiUrl(this.id, "layout")).then((layout) => {
+      const model = new Model(layout);
+      // The stream may have told of other components by now: then it is asked for again.
+      if (this.layout === asked) this.model = model;
+      model.setAll(this.letters);
+      return model;
+    });
     try {
-      this.model = await asked;
+      return await asked;
     } catch (error) {
       if (this.layout === asked) this.layout = undefined;
       throw error;
     }
-    if (key !== this.key && asked === this.layout && key !== undefined) this.dropModel();
-    this.model?.setAll(this.letters);
-    return await asked;
   }
 
   /** The components are others now: all that was drawn of them is made again. */
@@ -202,7 +210,8 @@ class BuildPage {
     this.root.setAttribute("aria-label", TABS[tab]);
     const place = { id: this.id, root: this.root, status: () => this.status, open: (/** @type {string} */ one) => this.open(one), now: () => this.now() };
     if (tab === "graph" || tab === "timeline") this.draw(tab, component);
-    else this.view = { components: () => componentsView(place, this.stateFilter), events: () => eventsView(place), report: () => reportView(place), plan: () => planView(place) }[tab]();
+    else if (tab === "components") this.view = componentsView(place, this.stateFilter);
+    else this.view = (tab === "events" ? eventsView : tab === "report" ? reportView : planView)(place);
   }
 
   /** @param {string} tab @param {string | null} component */
@@ -210,7 +219,8 @@ class BuildPage {
     fill(this.root, el("p", { class: "quiet", role: "status" }, "Loading …"));
     try {
       const [model, times] = await Promise.all([this.needModel(), tab === "timeline" ? ask(apiUrl(this.id, "timeline")) : null]);
-      if (this.tab !== tab || this.view) return;
+      // Another view was chosen meanwhile, or the components are others.
+      if (this.tab !== tab || this.view || model !== this.model) return;
       this.view = tab === "graph" ? this.graph(model) : this.timeline(model, times);
       if (component !== null) this.view.select?.(component);
     } catch (error) {

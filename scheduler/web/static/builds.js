@@ -108,8 +108,8 @@ export function showBuilds(banner) {
   }
 
   const query = new URLSearchParams(location.search);
-  form.elements.namedItem("search").value = query.get("search") ?? "";
-  for (const choice of form.elements.namedItem("state")) if (choice.value === query.get("state")) choice.checked = true;
+  /** @type {HTMLInputElement} */ (byId("search")).value = query.get("search") ?? "";
+  for (const choice of form.querySelectorAll("input")) if (choice.name === "state" && choice.value === query.get("state")) choice.checked = true;
   if (query.size) find();
   new Live(`${BASE}api/stream`, {
     snapshot: (data) => { known.clear(); take(data); if (asked) find(); },

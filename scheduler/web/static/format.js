@@ -54,7 +54,7 @@ export function plain(text, most = 400) {
 
 /** @param {string} character */
 function visible(character) {
-  return character === "\n" || character === "\t" ? " " : `\\u${character.codePointAt(0).toString(16).padStart(4, "0")}`;
+  return character === "\n" || character === "\t" ? " " : `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 /** Step of an axis, of 1, 2 or 5 times a power of ten, then minutes and hours. @param {number} least seconds */

@@ -21,7 +21,7 @@ export function detail(height) { return height >= NAMED ? "card" : height >= FOL
 /** Opacity of edges: many are drawn fainter; 0 beyond a number. @param {number} shown */
 export function edgeOpacity(shown) { return shown > MOST_EDGES ? 0 : Math.min(0.7, 12 / Math.sqrt(shown + 1)); }
 
-/** @implements {import("./surface.js").Scene} */
+/** The graph as a scene of a `Surface`. */
 export class Graph {
   /**
    * @param {HTMLElement} host @param {Model} model @param {string} help id

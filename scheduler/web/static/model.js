@@ -22,7 +22,8 @@ export class Model {
     this.wave = Uint32Array.from(layout.wave);
     this.x = Float32Array.from(layout.x, (/** @type {number} */ x) => x * CELL_X);
     this.y = Float32Array.from(layout.y, (/** @type {number} */ y) => y * CELL_Y);
-    [this.w, this.h] = [WIDTH, HEIGHT];
+    this.w = WIDTH;
+    this.h = HEIGHT;
     this.edges = Uint32Array.from(layout.edges);
     /** @type {number[]} */
     this.critical = layout.critical;

@@ -38,6 +38,10 @@ export class Surface {
     /** @type {View} */
     this.view = { kx: 1, ky: 1, tx: 0, ty: 0 };
     this.width = this.height = 0;
+    this.ratio = 1; // pixels of the screen for one of the page
+    this.mx = this.my = 0; // px, painted beyond the window's edges
+    this.frame = 0; // that was asked for
+    this.closed = false;
     this.untouched = true; // nobody has moved it yet, so that it may fit itself
     this.dirty = this.marksDirty = true;
     /** @type {Set<number>} */
@@ -114,11 +118,11 @@ export class Surface {
     this.ask();
   }
 
-  ask() { this.frame ??= requestAnimationFrame(() => this.draw()); }
+  ask() { this.frame ||= requestAnimationFrame(() => this.draw()); }
 
   /** Do the work of one frame. */
   draw() {
-    this.frame = undefined;
+    this.frame = 0;
     if (!this.width || this.closed) return;
     this.touchUp();
     if (!this.job && this.dirty) this.begin();
@@ -134,10 +138,10 @@ export class Surface {
 
   begin() {
     this.dirty = false;
-    const view = moved(this.view, this.mx ?? 0, this.my ?? 0);
+    const view = moved(this.view, this.mx, this.my);
     const context = this.layers[1];
     this.clear(context);
-    const [width, height] = [this.width + 2 * (this.mx ?? 0), this.height + 2 * (this.my ?? 0)];
+    const [width, height] = [this.width + 2 * this.mx, this.height + 2 * this.my];
     this.job = { run: this.scene.paint(context, view, width, height), view: this.view, touched: new Set() };
   }
 
@@ -169,7 +173,7 @@ export class Surface {
   place() {
     if (!this.drawn) return;
     const { kx, ky, tx, ty } = between(this.drawn, this.view);
-    const left = tx - (this.mx ?? 0) * kx, top = ty - (this.my ?? 0) * ky;
+    const left = tx - this.mx * kx, top = ty - this.my * ky;
     this.layers[0].canvas.style.transform = `matrix(${kx},0,0,${ky},${left},${top})`;
   }
 
@@ -180,7 +184,7 @@ export class Surface {
     this.marksDirty = true;
     for (const index of changed) this.job?.touched.add(index);
     if (!this.drawn || this.dirty) return;
-    const view = moved(this.drawn, this.mx ?? 0, this.my ?? 0);
+    const view = moved(this.drawn, this.mx, this.my);
     if (changed.length > SLICE_COST / 4 || !this.scene.touch?.(this.layers[0], view, changed)) this.dirty = true;
   }
 
@@ -188,7 +192,7 @@ export class Surface {
   clear(context) {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, context.canvas.width, context.canvas.height);
-    context.setTransform(this.ratio ?? 1, 0, 0, this.ratio ?? 1, 0, 0);
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
   }
 
   close() {

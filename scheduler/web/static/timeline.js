@@ -47,7 +47,7 @@ export function barsOf(answer) {
   return { work: new Bars(work), wait: new Bars(wait), failed: new Bars([]) };
 }
 
-/** @implements {import("./surface.js").Scene} */
+/** The timeline as a scene of a `Surface`. */
 export class Timeline {
   /**
    * @param {HTMLElement} host @param {any} answer @param {import("./model.js").Model} model @param {string} help id
@@ -57,6 +57,15 @@ export class Timeline {
     this.model = model;
     this.on = on;
     this.selected = -1; // index of a component
+    /** @type {number[] | null} */
+    this.order = null; // places in the order of time
+    this.answer = answer;
+    this.bars = { work: new Bars([]), wait: new Bars([]), failed: new Bars([]) };
+    this.box = { x0: 0, y0: 0, x1: 1, y1: ROW };
+    this.length = 1; // s
+    this.isCritical = new Uint8Array(0); // by place
+    /** @type {Map<number, number>} */
+    this.placeOf = new Map(); // by the index of a component
     this.take(answer);
     this.colour = palette();
     this.surface = new Surface(host, this, `Timeline of ${counted(answer.index.length, "component")}`, help);
@@ -70,6 +79,7 @@ export class Timeline {
     this.isCritical = new Uint8Array(answer.index.length);
     for (const place of answer.critical) this.isCritical[place] = 1;
     this.placeOf = new Map(answer.index.map((/** @type {number} */ index, /** @type {number} */ place) => [index, place]));
+    this.order = null;
     this.findFailed();
     this.box = { x0: 0, y0: 0, x1: this.length, y1: Math.max(answer.lanes, 1) * ROW };
   }
@@ -305,9 +315,10 @@ export class Timeline {
     else if (key === "Enter" && index.length) this.go(index[this.answer.critical[0] ?? 0]);
     else if ((key === "ArrowLeft" || key === "ArrowRight") && this.selected >= 0) {
       // The next one in time.
-      this.order ??= index.map((/** @type {number} */ _, /** @type {number} */ n) => n).sort((/** @type {number} */ a, /** @type {number} */ b) => due[a] - due[b]);
-      const at = this.order.indexOf(this.placeOf.get(this.selected)) + (key === "ArrowRight" ? 1 : -1);
-      if (this.order[at] !== undefined) this.go(index[this.order[at]]);
+      /** @type {number[]} */
+      const order = this.order ??= [...index.keys()].sort((a, b) => due[a] - due[b]);
+      const at = order.indexOf(this.placeOf.get(this.selected) ?? -1) + (key === "ArrowRight" ? 1 : -1);
+      if (order[at] !== undefined) this.go(index[order[at]]);
     } else return false;
     return true;
   }
