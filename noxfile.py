@@ -129,7 +129,7 @@ def browser(session: nox.Session) -> None:
     install(session, "browser")
     if not any(shutil.which(name) for name in CHROMIUM):
         session.skip(f"NO PAGE WAS TRIED IN A BROWSER: none of {', '.join(CHROMIUM)} is installed")
-    session.run("pytest", "-m", "browser", *session.posargs)
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """Fixtures: a real Chromium, and a real scheduler that serves the page."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -42,7 +43,11 @@ def chromium() -> "Iterator[Browser]":
     from playwright.sync_api import expect, sync_playwright  # noqa: PLC0415 - it may not be installed
 
     expect.set_options(timeout=DEADLINE * 1_000)
-    with sync_playwright() as playwright:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            # Where trio-asyncio is imported, loops come from it, and belong to Trio's.
+            patch.setattr(asyncio, "new_event_loop", asyncio.SelectorEventLoop)
+            playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=path, args=ONLY_ROOT)
         yield browser
         browser.close()
