@@ -128,7 +128,7 @@ def take(place: Place, open_window: OpenWindow) -> None:
     page.screenshot(path=IMAGES / "page-builds.png")
     for view in VIEWS:
         of = others[0]["id"] if view == "report" else runs["id"]
-        page.goto(place.address(of, view) + ("?component=elb%3A%3Apublic" if view == "graph" else ""))
+        page.goto(place.address(of, view) + ("?component=instance%3A%3Adb-1" if view == "graph" else ""))
         expect(page.get_by_text("Loading")).to_have_count(0)
         page.wait_for_timeout(1_200)
         page.screenshot(path=IMAGES / f"page-{view}.png")

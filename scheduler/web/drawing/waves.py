@@ -9,8 +9,8 @@ import msgspec
 
 from scheduler.runtime.yielding import yield_now
 
-_GAP: Final = 2.0
-"""Empty columns between two waves."""
+_GAP: Final = 0.75
+"""Empty space between two waves, columns; room for the curves of edges."""
 CELL: Final = 200 / 38
 """Width of the place of a component for its height, as `static/model.js` draws it."""
 _ASPECT: Final = 3.0

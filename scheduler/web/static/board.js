@@ -4,7 +4,7 @@ import { badge, el, fill, idText, say, showBar } from "./dom.js";
 import { clock, count, duration, percent, plain } from "./format.js";
 import { orderButtons, ordersOfBuild } from "./orders.js";
 import { reasonList } from "./panel.js";
-import { BAR, isOver, settled, stateOf, statusOf } from "./states.js";
+import { apart, BAR, isOver, settled, stateOf, statusOf } from "./states.js";
 
 const SHOWN = 3; // entries of a list: what is below has to be seen, too
 
@@ -20,9 +20,6 @@ export function sentence(status) {
   const { counts, total } = status, failed = counts.errored ? `, ${count(counts.errored)} failed` : "";
   return `Build ${statusOf(status.status).word}: ${percent(settled(counts), total)} settled${failed}.`;
 }
-
-/** Components by state, with those that await an approval apart from those that wait for others. @param {any} status @returns {Record<string, number>} */
-export function apart({ counts, gated = 0 }) { return { ...counts, gated, waiting: Math.max(0, counts.waiting - gated) }; }
 
 export class Board {
   /** @param {string} id @param {{open: (component: string) => void, filter: (state: string) => void, ordered: () => void}} on */

@@ -3,7 +3,7 @@ import { ask, BASE, buildUrl } from "./api.js";
 import { badge, bar, debounced, el, fill, idText, Rows, say, showBar } from "./dom.js";
 import { clock, count, counted, duration, percent, plain } from "./format.js";
 import { Live } from "./live.js";
-import { isOver, settled, statusOf } from "./states.js";
+import { apart, isOver, settled, statusOf } from "./states.js";
 
 const PAGE = 100;
 const ACTIVE = ["running", "paused", "halted"], FAILED = ["errored", "cancelled", "quarantined"];
@@ -137,7 +137,7 @@ function buildRow(first) {
         fill(cells[1], badge(statusOf(status)));
       }
       say(name, [build.name === build.id ? "" : plain(build.name, 80), plain(build.action, 40)].filter(Boolean).join(" · "));
-      showBar(strip, counts, build.total ?? 0);
+      showBar(strip, build.counts ? apart(build) : {}, build.total ?? 0);
       say(shares, build.total === undefined ? "" : `${percent(over && status === "done" ? build.total : settled(counts), build.total)} of ${count(build.total)}`);
       say(cells[3], plain(over ? build.error : build.waiting, 160));
       cells[3].title = plain(over ? build.error : build.waiting, 1_000);

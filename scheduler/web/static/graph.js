@@ -49,11 +49,17 @@ export class Graph {
   /** @param {number} index @param {boolean} show whether to move it into view */
   select(index, show) {
     this.selected = index;
-    if (index >= 0 && show) {
+    if (index >= 0 && show && !this.isReadable(index)) {
       const { view, width, height } = this.surface, k = Math.max(view.kx, READABLE);
       this.surface.show(centred({ ...view, kx: k, ky: k }, this.model.x[index], this.model.y[index], width, height));
     }
     this.surface.mark();
+  }
+
+  /** Whether the window shows a component with its name. @param {number} index */
+  isReadable(index) {
+    const { view, width, height } = this.surface;
+    return detail(this.model.h * view.ky) === "card" && this.isShown(index, shownBox(view, width, height, -this.model.w * view.kx));
   }
 
   /** Mark what was searched for. @param {number[]} indices */

@@ -32,7 +32,7 @@ export class Model {
     this.state = new Uint8Array(this.size);
     this.needs = adjacency(this.edges, this.size, 1, 0);
     this.dependents = adjacency(this.edges, this.size, 0, 1);
-    this.box = { x0: 0, y0: 0, x1: layout.width * CELL_X, y1: layout.height * CELL_Y };
+    this.box = around(this.x, this.y);
     this.foldOf = new Uint32Array(this.size);
     /** @type {Fold[]} */
     this.folds = layout.folds.map((/** @type {any} */ fold, /** @type {number} */ at) => {
@@ -110,6 +110,18 @@ function adjacency(edges, size, of, other) {
   const list = new Uint32Array(edges.length / 2), at = starts.slice();
   for (let e = 0; e < edges.length; e += 2) list[at[edges[e + of]]++] = edges[e + other];
   return { of: (/** @type {number} */ i) => list.subarray(starts[i], starts[i + 1]) };
+}
+
+/** Box of all components. @param {Float32Array} x @param {Float32Array} y @returns {Box} */
+function around(x, y) {
+  const box = { x0: Infinity, y0: Infinity, x1: -Infinity, y1: -Infinity };
+  for (let i = 0; i < x.length; i++) {
+    box.x0 = Math.min(box.x0, x[i] - WIDTH / 2);
+    box.x1 = Math.max(box.x1, x[i] + WIDTH / 2);
+    box.y0 = Math.min(box.y0, y[i] - HEIGHT / 2);
+    box.y1 = Math.max(box.y1, y[i] + HEIGHT / 2);
+  }
+  return x.length ? box : { x0: 0, y0: 0, x1: 1, y1: 1 };
 }
 
 /** @param {{x: number, y: number, width: number, height: number}} fold @returns {Box} */

@@ -49,3 +49,6 @@ const BY_LETTER = new Map(STATES.map((state, index) => [state.letter, index]));
 
 /** Index in `STATES` of a letter, as streams have it. @param {string} letter */
 export function indexOfLetter(letter) { return BY_LETTER.get(letter) ?? 0; }
+
+/** Components by state, with those that await an approval apart from those that wait for others. @param {any} status @returns {Record<string, number>} */
+export function apart({ counts, gated = 0 }) { return { ...counts, gated, waiting: Math.max(0, counts.waiting - gated) }; }
