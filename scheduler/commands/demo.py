@@ -10,6 +10,7 @@ from scheduler.commands.files import read_example
 from scheduler.commands.flags import QUIET_LOG_DEFAULTS, QuietLogFlags, settings_of
 from scheduler.commands.parameters import choice, number
 from scheduler.commands.saying import complain, say
+from scheduler.commands.service_flags import PAGE_DEFAULTS, PageFlags
 from scheduler.commands.simulator_flags import (
     SIMULATOR_DEFAULTS,
     BehaviourFile,
@@ -39,10 +40,11 @@ def demo(
     ] = 0,
     behaviour: BehaviourFile = None,
     connectors: SimulatorFlags = SIMULATOR_DEFAULTS,
+    page: PageFlags = PAGE_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Run an example build, with all it needs in this process."""
-    settings = settings_of(log)
+    settings = settings_of(page, log)
     conduct = scripted(connectors.behaviour(), behaviour)
     if conduct is None:
         return 1

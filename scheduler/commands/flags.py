@@ -9,7 +9,7 @@ simulated connectors in `simulator_flags`: a command without them does not load 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple, Optional, TypeVar
 
 import attrs
@@ -54,11 +54,14 @@ class Origin(NamedTuple):
     declared: Setting
 
 
-def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]], type[_F]]:
+def flags(
+    *parts: tuple[type, Section], only: Collection[str] = (), **defaults: Any
+) -> Callable[[type[_F]], type[_F]]:
     """Fill a class with flags.
 
     Args:
         parts: settings that there is a flag for: a class that holds settings, and a section of them.
+        only: names of those that there is a flag for; all of them where it is empty.
         defaults: values in place of the defaults of the settings.
     """
 
@@ -66,8 +69,8 @@ def flags(*parts: tuple[type, Section], **defaults: Any) -> Callable[[type[_F]],
         fields: dict[str, Any] = {}
         for holder, section in parts:
             for attribute, declared in settings_in(holder):
-                if declared.section is section:
-                    name = declared.name or attribute.name
+                name = declared.name or attribute.name
+                if declared.section is section and (not only or name in only):
                     hint, default = _typed(attribute, declared)
                     otherwise = declared.otherwise
                     if holder is BusOptions:

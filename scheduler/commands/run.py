@@ -21,7 +21,14 @@ from scheduler.commands.output import check_output
 from scheduler.commands.parameters import CONTENT, switch
 from scheduler.commands.reaching import reach
 from scheduler.commands.saying import complain, say
-from scheduler.commands.service_flags import BUILD_DEFAULTS, EMBEDDED_DEFAULTS, BuildFlags, EmbeddedFlags
+from scheduler.commands.service_flags import (
+    BUILD_DEFAULTS,
+    EMBEDDED_DEFAULTS,
+    PAGE_DEFAULTS,
+    BuildFlags,
+    EmbeddedFlags,
+    PageFlags,
+)
 from scheduler.commands.simulator_flags import (
     SIMULATOR_DEFAULTS,
     BehaviourFile,
@@ -48,6 +55,7 @@ def run(
     content: ContentFlags = CONTENT_DEFAULTS,
     fresh: Annotated[bool, Parameter(help=_FRESH, negative="", group=CONTENT, show_default=False)] = False,
     embedded: EmbeddedFlags = EMBEDDED_DEFAULTS,
+    page: PageFlags = PAGE_DEFAULTS,
     broker: BrokerFlags = BROKER_DEFAULTS,
     build: BuildFlags = BUILD_DEFAULTS,
     behaviour: BehaviourFile = None,
@@ -59,7 +67,7 @@ def run(
         check_output(output)
     elif secrets:
         raise InvalidSettings("--secrets is for the report that is written: add --output FILE")
-    settings = settings_of(broker, embedded, build, log)
+    settings = settings_of(broker, embedded, page, build, log)
     if behaviour is not None and not simulate:
         raise InvalidSettings("--behaviour is for simulated connectors: add --simulate")
     conduct = connectors.behaviour() if simulate else None

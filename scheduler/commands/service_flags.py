@@ -34,6 +34,11 @@ class ServiceFlags(Flags):
     """Flags for the work of the service."""
 
 
+@flags((WebSettings, Section.PAGE), only=("web",))
+class PageFlags(Flags):
+    """Flag for the page of a scheduler that runs with a command."""
+
+
 @flags((Settings, Section.LOG))
 class LogFlags(Flags):
     """Flags for the log."""
@@ -44,4 +49,5 @@ BUILD_DEFAULTS = BuildFlags()
 STORE_DEFAULTS = StoreFlags()
 SERVICE_DEFAULTS = ServiceFlags()
 LOG_DEFAULTS = LogFlags()
+PAGE_DEFAULTS = PageFlags()
 """Flags of a command where none is given."""

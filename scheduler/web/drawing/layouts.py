@@ -30,6 +30,8 @@ _KEPT: Final = 32 * 1024 * 1024
 _PREDICTION: Final = 3.0
 """Seconds for the prediction, which has the critical path."""
 
+_OURS: Final = ("SCHEDULER_", "NATS_")
+"""Beginnings of the variables that are settings."""
 _WORKER: Final = "scheduler.web.drawing.worker"
 
 
@@ -78,7 +80,9 @@ class Layouts:
         # The package may be somewhere that only this process looks.
         path = os.pathsep.join((str(Path(scheduler.__file__).parents[1]), *filter(None, sys.path)))
         command = [sys.executable, "-m", _WORKER]
-        env = {**os.environ, "PYTHONPATH": path}
+        # It needs to know no secret.
+        env = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+        env["PYTHONPATH"] = path
         try:
             with trio.fail_after(DEADLINE):
                 # Killed where it is late: it has nothing to tidy up.

@@ -52,18 +52,21 @@ class Desk:
         """Return why builds stand still, or are not taken, here; empty where they are well."""
         return self._board.trouble()
 
-    async def ask(self, verb: str, document: Document, user: str = "") -> Document:
+    async def ask(
+        self, verb: str, document: Document, user: str = "", *, deadline: float = DEADLINE
+    ) -> Document:
         """Return the answer to a question or a command.
 
         Args:
             verb: what is asked for.
             document: the request.
             user: its sender, where somebody vouches for it.
+            deadline: seconds for it.
 
         Raises:
             Refused: as the control API refuses; ``unavailable`` where it does not answer in time.
         """
-        answer = await self._asked(verb, document, user)
+        answer = await self._asked(verb, document, user, deadline)
         if isinstance(answer, Relayed):
             return await self._read(answer)
         if isinstance(answer, msgspec.Struct):
@@ -72,7 +75,7 @@ class Desk:
             return built
         return await self._plain(answer)
 
-    async def _asked(self, verb: str, document: Document, user: str) -> Any:
+    async def _asked(self, verb: str, document: Document, user: str, deadline: float) -> Any:
         console = self._board.console
         control = None if console is None else console.control
         if console is None or control is None:
@@ -80,11 +83,11 @@ class Desk:
         if self._turns.statistics().tasks_waiting >= _MOST_WAITING:
             raise Refused("unavailable", "too many questions at a time: ask again")
         try:
-            with trio.fail_after(DEADLINE):
+            with trio.fail_after(deadline):
                 async with self._turns:
                     return await control.ask(verb, document, user, "page")
         except trio.TooSlowError:
-            text = f"not done within {DEADLINE:g} s; it may be done yet"
+            text = f"not done within {deadline:g} s; it may be done yet"
             raise Refused("unavailable", text) from None
         except (StoreError, BusError) as error:
             code = "conflict" if isinstance(error, Fenced) else "unavailable"

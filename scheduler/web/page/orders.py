@@ -65,7 +65,8 @@ class Orders:
             "an order came by the page", build=build, order=order.order, component=order.component, **told
         )
         user = visitor.user if visitor.vouched else ""
-        return await self._desk.ask(order.order, _command(build, order, by), user)
+        command = _command(build, order, by)
+        return await self._desk.ask(order.order, command, user, deadline=_LIFE)
 
 
 def _command(build: str, order: OrderRequest, by: str) -> Document:
