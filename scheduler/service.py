@@ -232,6 +232,7 @@ class Service:
                 await self._stopping.asked.wait()
                 # Whatever the broker does: from the signal on nothing leaves.
                 roster.send_nothing()
+                self.connectors.returned.stop()
                 await persistence.begin_to_end()
                 reception.stop_reading()
                 roster.refuse_new()

@@ -618,6 +618,21 @@ async def test_nothing_is_sent_after_the_signal_while_others_are_told(
         assert states(report) == {"a": "completed", "b": "waiting"}
 
 
+async def test_a_connector_that_comes_back_after_the_signal_gets_no_request_again(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Another process may have the build by then."""
+    async with open_service(script=lambda _: [Reply(after=9.0)], bus=fake_bus, grace=25.0) as site:
+        await site.submit(document("a"))
+        await trio.sleep(1)
+        site.service.stop()
+        [request] = [one for one in fake_bus.published if one.subject == "vpc.create.aws"]
+        attempt = (request.headers or {})["Nats-Msg-Id"]
+        fake_bus.deliver("scheduler.returned.aws", encode({"attempts": [attempt]}))
+        await trio.sleep(5)
+        assert [one for one in fake_bus.published if one.subject == "vpc.create.aws"] == [request]
+
+
 @pytest.mark.parametrize("resumable", [False, True])
 async def test_when_the_grace_is_over_it_ends_within_two_seconds(
     autojump_clock: MockClock, fake_bus: FakeBus, resumable: bool

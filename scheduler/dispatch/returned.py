@@ -83,6 +83,8 @@ class Returned:
         self._waiting: dict[Call, None] = {}
         """Attempts of an earlier process that are to be sent again once their replies so far are known."""
         self._wake = trio.Event()
+        self._stopped = False
+        """Whether nothing is sent again any more."""
         self._subscription: Subscription | None = None
         self._log = RateLimitedLog(burst=10)
 
@@ -106,6 +108,10 @@ class Returned:
         self._messages.append(message)
         self._bytes += size
         self._wake.set()
+
+    def stop(self) -> None:
+        """Send nothing more, as this process is stopping: another one may have the builds. Synchronous."""
+        self._stopped = True
 
     async def run(self) -> NoReturn:
         """Send requests again; never returns."""
@@ -173,6 +179,9 @@ class Returned:
 
     def _send(self, call: Call) -> bool:
         """Send a request again, if that is still of use; return whether it was."""
+        if self._stopped:
+            self.counts["this process is stopping"] += 1
+            return False
         newest = self._calls.get((call.request.build, call.request.component))
         if call.closed or call.answered or newest is not call:
             self.counts["not in flight here"] += 1

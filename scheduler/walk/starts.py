@@ -228,8 +228,11 @@ class Starts:
     def send_again(self) -> None:
         """Send requests again that may have been lost with a connection, where the settings say so.
 
-        A request known to have reached the broker is sent again only where they say ``always``.
+        A request known to have reached the broker is sent again only where they say ``always``. Once this
+        process stops, or gives the build away, all that is the next one's to do.
         """
+        if self._plan.state.stopped:
+            return
         again = []
         for call in [call for call in self._runs.calls if call.lost]:
             resend = self._resending(call.request.subject)

@@ -131,6 +131,20 @@ async def test_a_request_that_waits_to_leave_is_not_sent_twice(autojump_clock: M
         assert bench.connectors.returned.counts["about to be sent"] == 1
 
 
+async def test_nothing_is_sent_again_by_a_process_that_stops(autojump_clock: MockClock) -> None:
+    """Neither for word that comes later, nor for word that waits."""
+    async with open_bench() as bench:
+        await bench.send()
+        await come_back(bench, "b1/x/1")
+        await come_back(bench, "b1/a/1")
+        bench.connectors.returned.stop()
+        await trio.sleep(2)
+        await come_back(bench, "b1/a/1")
+        await trio.sleep(2)
+        assert ids(bench) == ["b1/a/1"]
+        assert bench.connectors.returned.counts["this process is stopping"] == 2
+
+
 async def test_a_flood_sends_nothing_more_than_once_a_second(autojump_clock: MockClock) -> None:
     """A connector that says so again and again gets its request as often as seconds pass."""
     async with open_bench() as bench:

@@ -483,6 +483,16 @@ async def test_what_is_lost_with_a_connection_is_sent_again(
         assert {(one.headers or {})["Nats-Msg-Id"] for one in run.world.sent} == {"b1/a/1"}
 
 
+async def test_a_build_that_is_left_sends_nothing_again() -> None:
+    """Whatever the policy says: what may be lost is the next process's to send."""
+    async with open_run(document("a"), resend=Resend.ALWAYS) as run:
+        run.walk.stop()
+        await reconnect(run)
+        run.walk.send_again()
+        await wait_all_tasks_blocked()
+        assert run.asked == ["a"]
+
+
 async def test_what_was_answered_is_not_lost() -> None:
     """Nor is what waits in the queue for the next connection."""
     async with open_run(document("abc", [("a", "b")])) as run:
