@@ -14,6 +14,8 @@ log = Logger()
 
 KEY: Final = "active"
 """Key of the lease: one for all, so that there is one holder whatever anybody believes."""
+_MOST_SEEN: Final = 1_000
+"""Processes that had the lease, and are remembered: one that lost it ends, so only the last can matter."""
 _UNREADABLE: Final = Lease("a scheduler of another version", "")
 """Lease that this version cannot read."""
 
@@ -31,14 +33,19 @@ class ContestedLease:
         self.bucket = LeaseBucket(js, ELECTION)
         self.revision = 0
         """Revision at the last look; 0: nobody has written it."""
-        self.seen = {instance}
-        """Ids of the processes that had it as far as this one saw, and its own."""
+        self._instance = instance
+        self._seen: dict[str, None] = {}
         self.renewer = ""
         """Process that was seen to renew it, last."""
         self._replicas = replicas
         self._judge = Judge()
         self._trouble = False
         """Whether it could not be used the last time, and that was said."""
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Ids of the processes that had it as far as this one saw, the last thousand, and its own."""
+        return frozenset({*self._seen, self._instance})
 
     @property
     def holder(self) -> Member | None:
@@ -60,7 +67,7 @@ class ContestedLease:
         holder = self.holder
         if holder is not None:
             process = holder.lease.instance
-            self.seen.add(process)
+            self._note(process)
             known = before is not None and before.lease.instance == process
             if known and before is not None and before.revision != holder.revision and holder.live:
                 self.renewer = process
@@ -81,6 +88,13 @@ class ContestedLease:
         if stored is None:
             return None
         return Found(read_lease(stored.data) or _UNREADABLE, stored.sequence, stored.time / 1e9)
+
+    def _note(self, process: str) -> None:
+        """Note a process that has it as the last one."""
+        self._seen.pop(process, None)
+        self._seen[process] = None
+        if len(self._seen) > _MOST_SEEN:
+            del self._seen[next(iter(self._seen))]
 
     def complain(self, text: str, error: BusError) -> None:
         """Say once that the lease cannot be used."""

@@ -130,7 +130,7 @@ class Election:
     @property
     def seen(self) -> frozenset[str]:
         """Ids of the processes that had the lease as far as this one saw, and its own."""
-        return frozenset(self._lease.seen)
+        return self._lease.seen
 
     @property
     def holder(self) -> Member | None:

@@ -15,10 +15,10 @@ from trio.testing import MockClock
 
 from scheduler.errors import NotPermitted
 from scheduler.fleet.bucket import STREAM, LeaseBucket
-from scheduler.fleet.contested import KEY
+from scheduler.fleet.contested import KEY, ContestedLease
 from scheduler.fleet.election import Election
 from scheduler.fleet.keeper import LAPSED, Superseded
-from scheduler.fleet.lease import LEASE, PERIOD, RENEW_WITHIN, Standing
+from scheduler.fleet.lease import LEASE, PERIOD, RENEW_WITHIN, Lease, Standing
 from scheduler.jetstream.api import JetStream
 
 LEASE_SUBJECT = "$KV.SCHEDULER.ernest.active"
@@ -379,3 +379,19 @@ async def test_without_the_right_to_write_it_none_is_elected(
     assert not await candidate.election.open()
     with pytest.raises(NotPermitted, match=KEY):
         await candidate.election.take(candidate.is_absent)
+
+
+async def test_the_holders_that_are_remembered_are_bounded(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """The last ones are, and this process itself."""
+    lease = ContestedLease(JetStream(fake_bus), "me", 1)
+    await lease.read()
+    revision = 0
+    for number in range(1_010):
+        holder = Lease(f"p-{number}", "a")
+        revision = await lease.bucket.write(KEY, holder, expected=revision)
+        assert await lease.look()
+    assert len(lease.seen) == 1_001
+    assert {"me", "p-1009", "p-10"} <= lease.seen
+    assert "p-9" not in lease.seen
