@@ -16,7 +16,7 @@ import trio
 from scheduler.bus import Bus
 from scheduler.definition.strictjson import encode
 from scheduler.definition.tokens import encode_token
-from scheduler.errors import BusError, NoResponders, StoreError
+from scheduler.errors import BusError, NoResponders, NotPermitted, StoreError
 from scheduler.fleet.lease import PERIOD, Member
 from scheduler.runtime.logger import Logger
 from scheduler.runtime.values import Value
@@ -27,6 +27,9 @@ PING: Final = "ping"
 """Verb that only asks whether the instance is there."""
 _PATIENCE: Final = 1.0
 """Seconds for the answer of the broker whether anybody subscribes."""
+_MORE_PATIENCE: Final = 3.0
+"""Seconds for the same question once more, before a process of our name that says nothing counts as hung: a
+broker or a process that is busy for a second has cost nobody its name."""
 _MISSED: Final = 0.75 * PERIOD
 """Age of a lease, in seconds, from which a renewal is overdue: a live one is seen anew with each look."""
 _BACK_WITHIN: Final = 6.0
@@ -38,6 +41,8 @@ _LONGEST: Final = 100
 """Characters of a process's name that are shown."""
 _TIMES: Final = 2
 """Times in a row that nobody subscribed after which an instance has gone."""
+
+UNASKED: Final = "instances that have gone are not asked for: their leases have to run out"
 
 log = Logger()
 
@@ -79,10 +84,14 @@ class Absences:
 
     Args:
         bus: the connection.
+        instance: name of this process: its own answer says nothing of others.
     """
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, instance: str = "") -> None:
         self._bus = bus
+        self._instance = instance
+        self._forbidden = False
+        """Whether the broker does not permit the question, and that was said."""
         self._returning = Returning(bus)
         self._times: dict[str, int] = {}
         """Times in a row that nobody subscribed to the subject of a process."""
@@ -99,6 +108,8 @@ class Absences:
     async def ask(self, others: Iterable[Member], known: Container[str]) -> None:
         """Ask for the instances among ``others`` that may have gone.
 
+        Where the broker does not permit that, none has: the leases decide, as in a cluster.
+
         Args:
             others: the other instances with a live lease.
             known: processes that were seen to own builds before.
@@ -113,6 +124,8 @@ class Absences:
             process = member.lease.instance
             try:
                 absent = await self._is_absent(member)
+            except NotPermitted as error:
+                self._complain(error)
             except BusError as error:
                 errors.append(error)
             else:
@@ -135,31 +148,53 @@ class Absences:
         """Wait until no process answers under the name of an instance.
 
         Of two that restart whenever they end, each would take the name from the other, for ever. One that is
-        dead or hangs answers nothing, and nobody waits for it.
+        dead answers nothing, and nobody waits for it; nor for one that hangs, once it was silent twice.
 
         Raises:
             NameInUse: one still answers after a while.
+            NotPermitted: the broker does not let us ask, so that two could replace each other unseen.
             BusError: the bus cannot be used.
         """
-        until = trio.current_time() + _NAME_WITHIN
-        said = False
+        until: float | None = None
         while (process := await self._who_answers(name)) is not None:
-            if trio.current_time() >= until:
+            if until is None:
+                # From its first answer on: before that nobody could know of it.
+                until = trio.current_time() + _NAME_WITHIN
+                log.warning("waits for the process that has the name of this one", name=name, process=process)
+            elif trio.current_time() >= until:
                 cure = "give each process a name of its own, or end that one first"
                 raise NameInUse(f"--instance {name} is in use: {process} answers under it; {cure}")
-            if not said:
-                log.warning("waits for the process that has the name of this one", name=name, process=process)
-            said = True
             await trio.sleep(_BETWEEN)
 
     async def _who_answers(self, name: str) -> str | None:
-        with trio.move_on_after(_PATIENCE):
-            try:
-                answer = await self._bus.request(f"{INSTANCE}{encode_token(name)}.{PING}", b"")
-            except NoResponders:
+        """Return the other process that answers under a name; None where none does.
+
+        What a connection says that is not the one it was asked on proves nothing: the other process may be on
+        its way to the new one.
+        """
+        patience, until = _PATIENCE, trio.current_time() + _NAME_WITHIN
+        while True:
+            generation, nobody = self._bus.generation, False
+            with trio.move_on_after(patience):
+                try:
+                    answer = await self._bus.request(f"{INSTANCE}{encode_token(name)}.{PING}", b"")
+                except NoResponders:
+                    nobody = True
+                else:
+                    process = _process_of(answer.data)
+                    if process != self._instance[:_LONGEST]:
+                        return process
+                    # By an earlier subscription of ours, which a server of the cluster has not ended yet.
+                    nobody = trio.current_time() >= until
+                    if not nobody:
+                        await trio.sleep(_BETWEEN)
+                        continue
+            if generation != self._bus.generation:
+                await trio.sleep(_BETWEEN)
+            elif nobody or patience == _MORE_PATIENCE:
                 return None
-            return _process_of(answer.data)
-        return None
+            else:
+                patience = _MORE_PATIENCE
 
     async def _is_absent(self, member: Member) -> bool:
         generation = self._bus.generation
@@ -169,6 +204,13 @@ class Absences:
             except NoResponders:
                 return generation == self._bus.generation
         return False
+
+    def _complain(self, error: NotPermitted) -> None:
+        """Say once that instances cannot be asked for."""
+        if not self._forbidden:
+            cure = "let this user publish on it (`scheduler permissions` prints all that it takes)"
+            log.warning(UNASKED, reason=str(error), cure=cure)
+        self._forbidden = True
 
 
 def answer_of(instance: str) -> bytes:

@@ -88,7 +88,7 @@ class Fleet:
         )
         """Keeper of the lease of this process."""
         self._judge = Judge()
-        self._absences = Absences(js.bus)
+        self._absences = Absences(js.bus, instance)
         self._owners: frozenset[str] = frozenset({instance})
         self._names: dict[str, str] = {}
         """Names of instances by process, at the last look: a later process may have the name since."""
@@ -174,24 +174,31 @@ class Fleet:
             NameInUse: another process has this name, and goes on to answer.
             BusError: JetStream refuses the bucket, or cannot be used.
         """
-        if self.name != self.instance:
-            # That of the process is nobody else's.
-            await self._absences.await_name(self.name)
-        await self._bus.subscribe(f"{self.subject}{PING}", self._answer)
         while True:
-            try:
-                await self._bucket.make(self._replicas)
-                await self.keeper.take()
-            except JetStreamUnavailable as error:
-                log.warning("the lease of this instance cannot be taken yet", reason=str(error))
-                await trio.sleep(_PAUSE)
-            else:
+            if await self._take_name():
                 break
+            await trio.sleep(_PAUSE)
         await self.look_until_seen()
         self._spread()
         while self._absences.suspected:
             await trio.sleep(_BETWEEN)
             await self.look_until_seen()
+
+    async def _take_name(self) -> bool:
+        """Take the lease of this instance, unless another process has its name; False: try again soon."""
+        if self.name != self.instance:
+            # That of the process is nobody else's. Asked each time: one may have come during the pause.
+            await self._absences.await_name(self.name)
+        listening = await self._bus.subscribe(f"{self.subject}{PING}", self._answer)
+        try:
+            await self._bucket.make(self._replicas)
+            await self.keeper.take()
+        except JetStreamUnavailable as error:
+            log.warning("the lease of this instance cannot be taken yet", reason=str(error))
+            # Whoever asks for the name next is not told that it is in use; our next question is for others.
+            await listening.unsubscribe()
+            return False
+        return True
 
     async def look_until_seen(self) -> None:
         """Look at the leases until they could be read, from now on: each owner of now has one among them.

@@ -12,9 +12,11 @@ from support.fake_bus import FakeBus
 from support.fake_jetstream import FakeJetStream, plug_into
 from trio.testing import MockClock
 
-from scheduler.fleet.bucket import STREAM
+from scheduler.errors import JetStreamUnavailable, NotPermitted
+from scheduler.fleet.absences import UNASKED, answer_of
+from scheduler.fleet.bucket import STREAM, LeaseBucket
 from scheduler.fleet.fleet import NEWS, Fleet, NameInUse, Superseded
-from scheduler.fleet.lease import PERIOD, RENEW_WITHIN, Load
+from scheduler.fleet.lease import PERIOD, RENEW_WITHIN, Lease, Load
 from scheduler.jetstream.api import JetStream
 
 
@@ -217,6 +219,121 @@ async def test_a_process_does_not_take_the_name_of_one_that_answers(
             await trio.sleep(3)
             kill(fake_bus, "a")
             assert await until(lambda: second.fleet.fresh) <= 1
+
+
+@asynccontextmanager
+async def answering(bus: FakeBus, name: str, process: str, after: float) -> AsyncIterator[None]:
+    """Answer, as a process that has a name, so many seconds after each question."""
+    async with trio.open_nursery() as nursery:
+
+        async def answer(reply: str) -> None:
+            await trio.sleep(after)
+            bus.deliver(reply, answer_of(process))
+
+        subject = f"scheduler.instance.{name}.ping"
+        subscription = await bus.subscribe(subject, lambda asked: nursery.start_soon(answer, asked.reply))
+        yield
+        await subscription.unsubscribe()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_process_that_is_slow_to_answer_keeps_its_name(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """A second of silence is what a busy broker or process may take."""
+    async with answering(fake_bus, "a", "a-1", after=2.5):
+        with pytest.raises(NameInUse, match="a-1 answers under it"):
+            await Instance(fake_bus, "a-2", "a").fleet.join()
+
+
+async def test_the_name_of_a_process_that_hangs_is_taken_after_two_silences(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """It subscribes still, and says nothing."""
+    await fake_bus.subscribe("scheduler.instance.a.ping", lambda _: None)
+    async with Instance(fake_bus, "a-2", "a").running() as fleet:
+        assert fleet.fresh
+        assert 3 < trio.current_time() < 5
+
+
+async def test_silence_over_a_new_connection_proves_nothing_about_a_name(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """The other process may come back to the broker a little later."""
+    second = Instance(fake_bus, "a-2", "a")
+    fake_bus.disconnect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second.fleet.join)
+        await trio.sleep(3.9)
+        fake_bus.reconnect()
+        await trio.sleep(0.1)
+        assert not second.fleet.fresh
+        async with answering(fake_bus, "a", "a-1", after=0):
+            await trio.sleep(3)
+            assert not second.fleet.fresh
+        await trio.sleep(1)
+        assert second.fleet.fresh
+
+
+async def test_a_name_is_asked_for_again_where_its_lease_could_not_be_taken(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have come meanwhile; neither is told of the other by the one that waits."""
+    late, new = Instance(fake_bus, "a-1", "a"), Instance(fake_bus, "a-2", "a")
+
+    async def silent() -> None:
+        raise JetStreamUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(late.fleet.keeper, "take", silent)
+        async with trio.open_nursery() as nursery:
+
+            async def join() -> None:
+                with pytest.raises(NameInUse, match="a-2 answers under it"):
+                    await late.fleet.join()
+
+            nursery.start_soon(join)
+            await trio.sleep(0.5)
+            patch.undo()
+            async with new.running() as fleet:
+                assert trio.current_time() < 1
+                await trio.sleep(20)
+                assert fleet.fresh
+
+
+async def test_its_own_answer_keeps_no_process_from_its_name(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """A server of a cluster may pass a question on to a subscription that has just ended."""
+    async with trio.open_nursery() as nursery, answering(fake_bus, "a", "a-1", after=0):
+        one = Instance(fake_bus, "a-1", "a")
+        nursery.start_soon(one.fleet.join)
+        await trio.sleep(10)
+        assert one.fleet.fresh
+
+
+async def test_where_instances_may_not_be_asked_for_their_leases_decide(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """That is said once, with the cure; what was killed is taken over later."""
+    fake_bus.forbidden.add("scheduler.instance.b-1.ping")
+    with capture_logs() as logs:
+        async with Instance(fake_bus, "a-1").running() as first:
+            await LeaseBucket(JetStream(fake_bus)).write("b-1", Lease("b-1", "b-1"), expected=0)
+            await trio.sleep(2 * PERIOD)
+            assert first.owners() == {"a-1", "b-1"}
+            assert RENEW_WITHIN < 2 * PERIOD + await until(lambda: first.owners() == {"a-1"}) <= 20
+    [said] = [one for one in logs if one["event"] == UNASKED]
+    assert "scheduler permissions" in said["cure"]
+
+
+async def test_a_name_that_may_not_be_asked_for_is_not_taken(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Two processes would replace each other unseen."""
+    fake_bus.forbidden.add("scheduler.instance.a.ping")
+    with pytest.raises(NotPermitted, match=r"scheduler\.instance\.a\.ping"):
+        await Instance(fake_bus, "a-1", "a").fleet.join()
 
 
 async def test_under_the_name_of_its_process_it_asks_nobody(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _IS_REFUSED = 7.0
 """Seconds within which a process is refused whose name another one has."""
-_REPLACES = 4.0
+_REPLACES = 7.0
 """Seconds in which a process replaces another one of its name that stands still."""
 _COUNTS_AS_GONE = 11.0
 """Seconds of silence after which another scheduler takes a process for gone."""
