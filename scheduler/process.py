@@ -139,8 +139,10 @@ class _Signals:
             _log.info("stopping", signal=signal.Signals(first).name)
             self.stopping.asked.set()
         else:
-            # There is nothing to end in order yet.
+            # There is nothing to end in order yet, but perhaps a lease.
             _log.info("stopped before it was ready", signal=signal.Signals(first).name)
+            if self.stopping.give_up is not None:
+                await self.stopping.give_up()
             scope.cancel()
         second = await anext(signals)
         _log.warning("stopping at once", signal=signal.Signals(second).name)

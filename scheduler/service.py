@@ -6,7 +6,7 @@ it refuses them and awaits what is in flight; when its grace ends it stops waiti
 One file on purpose: the phases, in their order, beside the parts that they open.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from scheduler.control.subscribers import Subscribers
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
+from scheduler.fleet.fleet import Superseded
 from scheduler.metrics.tally import Tally
 from scheduler.notifying import Notifier
 from scheduler.notifying.poster import Poster
@@ -73,6 +74,9 @@ class Stopping:
     """Event to be set to stop the service in order."""
     ready: bool = False
     """Whether builds are taken; before that there is nothing to end in order."""
+    give_up: Callable[[], Awaitable[None]] | None = None
+    """Function that lets others have what this process holds, where it is to end before it is ready; None
+    while it holds nothing."""
 
 
 class Service:
@@ -199,6 +203,7 @@ class Service:
         if not await self._stand_by(peers):
             task_status.started()
             return
+        self._stopping.give_up = self._give_up
         async with (
             open_notifier(self._settings, self._poster) as notifier,
             persistence.open(),
@@ -243,6 +248,20 @@ class Service:
                         last.start_soon(notifier.finish, _LAST_NOTICES)
                     await self._close(recovery, reception)
         _log.info("stopped")
+
+    async def _give_up(self) -> None:
+        """Send nothing more, and let others have what this process holds; it is cancelled next.
+
+        Without that its lease would keep them waiting until it has run out.
+        """
+        self.roster.send_nothing()
+        self.connectors.returned.stop()
+        self.roster.refuse_new()
+        with trio.move_on_after(2 * _GOODBYE):
+            try:
+                await self.persistence.leave()
+            except Superseded as error:
+                _log.info("another process has what this one held", reason=str(error))
 
     def _counters(self, notifier: Notifier | None) -> Mapping[str, Any]:
         """Return what the answer to STATS says of this service."""

@@ -298,15 +298,23 @@ class Election:
         return True
 
     async def leave(self) -> None:
-        """Say that this process does not need the lease any more; the caller sets the deadline."""
+        """Say that this process does not need the lease any more; the caller sets the deadline.
+
+        It may have it although it does not know of that yet: what it has sent may be stored.
+        """
         self._offered = True
         self.keeper.end()
-        if self.elected and not self._superseded.is_set() and not self._is_taken():
+        if self.keeper.wrote and not self._superseded.is_set() and not self._is_taken():
             await self._say()
 
     def _is_taken(self) -> bool:
         holder = self.holder
-        return self._superseded.is_set() or (holder is not None and holder.lease.instance != self.instance)
+        return self._superseded.is_set() or (
+            holder is not None
+            and holder.lease.instance != self.instance
+            # Not the one that it was taken from, where nobody looked since.
+            and holder.revision > self.keeper.revision
+        )
 
     async def _say(self) -> None:
         """Write the lease until that goes through, and tell the others to look."""

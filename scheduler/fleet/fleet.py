@@ -232,9 +232,14 @@ class Fleet:
         await self._say()
 
     async def leave(self) -> None:
-        """Say that this instance owns nothing any more; the caller sets the deadline."""
+        """Say that this instance owns nothing any more; the caller sets the deadline.
+
+        Raises:
+            Superseded: another process uses the name of this instance.
+        """
         self.keeper.end()
-        await self._say()
+        if self.keeper.wrote:
+            await self._say()
 
     async def _say(self) -> None:
         while True:

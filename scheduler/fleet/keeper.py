@@ -84,7 +84,10 @@ class LeaseKeeper:
         """Number of renewals that went through."""
         self.previous = ""
         """Name of the process that had this lease before; empty where none had."""
-        self._revision = 0
+        self.revision = 0
+        """Revision of the lease at the last write of this process, or the one that it is to write over."""
+        self.wrote = False
+        """Whether this process has ever sent a lease to be written: it may have one."""
         self._renewing = trio.Lock()
         self._renewed = trio.Event()
         """Event for the next renewal."""
@@ -135,17 +138,30 @@ class LeaseKeeper:
     async def take_over(self, revision: int) -> bool:
         """Take the lease where it is of ``revision``, 0 for none; returns whether that went through.
 
+        After `end` it waits to be cancelled: this process takes nothing more.
+
         Raises:
             BusError: the bucket cannot be used.
         """
-        self._revision = revision
-        began = trio.current_time()
-        try:
-            await self._write()
-        except WrongLastSequence:
-            return False
-        self._hold(began)
-        return True
+        # A process that is told to end meanwhile gives up what came of this.
+        async with self._renewing:
+            if not self._ended:
+                self.revision = revision
+                began = trio.current_time()
+                try:
+                    await self._write()
+                except WrongLastSequence:
+                    return False
+                if not self._ended:
+                    self._hold(began)
+                    return True
+        await trio.sleep_forever()
+        raise AssertionError("it is cancelled")
+
+    @property
+    def _ended(self) -> bool:
+        """Whether nothing more is to be sent, nor taken."""
+        return self.standing is Standing.GONE
 
     async def take_back(self) -> bool:
         """Take the lease again after `end`, to end slowly; returns whether that went through.
@@ -243,7 +259,8 @@ class LeaseKeeper:
 
     async def _write(self) -> None:
         lease, connection = self.current(self.standing), self._connection()
-        self._revision = await self._bucket.write(self.key, lease, expected=self._revision)
+        self.wrote = True
+        self.revision = await self._bucket.write(self.key, lease, expected=self.revision)
         self.count += 1
         self._written = connection
 
@@ -264,4 +281,4 @@ class LeaseKeeper:
             self.tenure.end()
             raise Superseded(self._superseded.format(whose=whose, name=self._lease.name))
         # An earlier renewal whose answer was lost; when it began is not known, so it renews nothing.
-        self._revision = 0 if found is None else found.sequence
+        self.revision = 0 if found is None else found.sequence

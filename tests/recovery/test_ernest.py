@@ -18,11 +18,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.bus.server import SUBJECT as SERVER_INFO
 from scheduler.config import Settings
 from scheduler.errors import StoreError, StoreUnavailable
-from scheduler.fleet.bucket import ELECTION, STREAM
+from scheduler.fleet.bucket import ELECTION, STREAM, LeaseBucket
 from scheduler.fleet.election import Election
-from scheduler.fleet.lease import read_lease
+from scheduler.fleet.lease import Lease, Standing, read_lease
 from scheduler.jetstream.api import JetStream
-from scheduler.service import Service
+from scheduler.service import Service, Stopping
 from scheduler.stores.ernest import ErnestStore
 from scheduler.supervision.runner import Runner
 
@@ -754,6 +754,38 @@ async def test_while_its_lease_is_offered_it_persists_what_comes_and_reports_not
     holder = read_lease(stored.data)
     assert holder is not None
     assert (holder.instance == "other") is taken
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_process_that_ends_before_it_is_ready_keeps_the_lease_from_nobody(
+    autojump_clock: MockClock, fake_bus: FakeBus, turns: int
+) -> None:
+    """It gives the lease up, be it taken or being taken, and sends nothing; another one works at once."""
+    plug_into(fake_bus)
+    ernest, stopping = ServiceStore(), Stopping()
+    await ernest.attach(fake_bus)
+    other = Election(JetStream(fake_bus), instance="other")
+    assert not await other.open()
+    before = Lease("before", "before", standing=Standing.GONE)
+    await LeaseBucket(JetStream(fake_bus), ELECTION).write("active", before, expected=0)
+    service = Service(Settings(), fake_bus, ErnestStore(fake_bus), stopping=stopping)
+    subject, known = f"{ELECTION}active", len(fake_bus.published)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.run)
+        while subject not in {one.subject for one in fake_bus.published[known:]}:
+            await trio.lowlevel.checkpoint()
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        assert not stopping.ready
+        assert stopping.give_up is not None
+        await stopping.give_up()
+        assert service.persistence.election is not None
+        assert not service.persistence.election.fresh
+        began = trio.current_time()
+        await other.take(never)
+        assert trio.current_time() - began < 0.1
+        assert other.fresh
+        nursery.cancel_scope.cancel()
 
 
 async def never() -> bool:

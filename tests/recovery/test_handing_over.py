@@ -9,9 +9,12 @@ from support.fakes import document, ignore
 from support.instances import Other
 from trio.testing import MockClock
 
+from scheduler.fleet.bucket import LEASES, LeaseBucket
 from scheduler.fleet.fleet import NEWS, Fleet
 from scheduler.fleet.lease import Standing
+from scheduler.jetstream.api import JetStream
 from scheduler.journal.events import Accepted, Sent, Started
+from scheduler.service import Stopping
 
 CHAIN = document("ab", [("a", "b")])
 
@@ -96,3 +99,33 @@ async def test_what_others_were_to_take_first_waits_for_their_head_start_alone(
     async with plant.run() as process:
         # Two looks take a second each, as the writer of the log has no lease.
         assert 3 <= await until(lambda: process.service.roster.see("b1"), 30) < 6
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_process_that_ends_before_it_is_ready_is_not_waited_for(
+    autojump_clock: MockClock, turns: int
+) -> None:
+    """Its lease says that it has gone; what it was about to take over is anybody's, and nothing was sent."""
+    plant = Plant(ignore)
+    plant.stopping = stopping = Stopping()
+    await plant.broker.set_up()
+    plant.broker.write(Accepted(CHAIN, "00" * 16, "0123456789abcdef"), digest="00" * 16)
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            async with plant.run():
+                await trio.sleep_forever()
+
+        nursery.start_soon(run)
+        leases = LeaseBucket(JetStream(plant.broker.bus))
+        while f"{LEASES}p1" not in {one.subject for one in plant.broker.bus.published}:
+            await trio.lowlevel.checkpoint()
+        for _ in range(turns):
+            await trio.lowlevel.checkpoint()
+        assert not stopping.ready
+        assert stopping.give_up is not None
+        await stopping.give_up()
+        assert (await leases.read())["p1"].lease.standing is Standing.GONE
+        await trio.sleep(5)
+        assert plant.requests == []
+        nursery.cancel_scope.cancel()

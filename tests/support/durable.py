@@ -32,7 +32,7 @@ from scheduler.journal.records import (
 )
 from scheduler.notifying.poster import Poster
 from scheduler.runtime.executor import Executor
-from scheduler.service import Service
+from scheduler.service import Service, Stopping
 from scheduler.stores.jetstream import JetStreamStore
 from support.fake_bus import FakeBus, Published
 from support.fake_jetstream import DAY_ZERO, SECOND, FakeJetStream, _FakeBroker
@@ -286,6 +286,8 @@ class Plant:
         """Of the processes to come; None: theirs."""
         self.poster: Poster | None = None
         """Posts the notifications of the processes to come; None: they make their own."""
+        self.stopping: Stopping | None = None
+        """Stops the next process; None: it is stopped by itself."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
         """Answer the last request for a component as its connector, even without a listener."""
@@ -317,7 +319,9 @@ class Plant:
             lays=self.lays,
         )
         cloud = Cloud(bus, script or self.script, self.requests)
-        service = Service(options, bus, store, executor=self.executor, poster=self.poster)
+        service = Service(
+            options, bus, store, executor=self.executor, poster=self.poster, stopping=self.stopping
+        )
         async with trio.open_nursery() as nursery:
             if connectors:
                 await cloud.open(nursery)
