@@ -164,6 +164,10 @@ class Slots:
         """Account for a request already in flight, even over the limit; consumes no rate."""
         self.limiter.occupy(build, subject, size)
 
+    def recall(self, build: Hashable, subject: str, begun: float) -> None:
+        """Count a request that an earlier process began under the build's own rates; as `Usages.recall`."""
+        self.limiter.usages.recall(build, subject, begun)
+
     def release(self, build: Hashable, subject: str, size: int = 0) -> None:
         """Give the slots of a request back; they go to the next in turn at once.
 

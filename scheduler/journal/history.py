@@ -42,6 +42,9 @@ from scheduler.journal.orders import Orders
 from scheduler.journal.records import Elsewhere, Position, Record, Status, earliest
 
 _LONGEST_NAME = 256
+_CLOCKS = 30_000
+"""Milliseconds by which the clocks of two processes may differ, and no rate is passed: beyond that orders are
+refused as well."""
 _TERMINAL = (State.COMPLETED.value, State.ERRORED.value)
 _NO_STEPS = (Suspended, Resumed, Loading, Released, Rekeyed)
 _IN_WORDS = {Status.OPEN: "not finished", Status.FINISHED: "finished", Status.REPORTED: "reported"}
@@ -148,6 +151,9 @@ class History:
         """Number of ``steps`` at the time when a key was replaced that reply subjects had shown."""
         self.orders = Orders()
         """Orders of operators, as far as they are kept."""
+        self.doubts: list[tuple[int, float]] = []
+        """For each change of the process that has the build: number of ``steps`` before it, and the
+        milliseconds until its first record that may be a difference of clocks."""
         self.extended: dict[str, float] = {}
         """Time that operators added to the wait of each gate that has not settled, in milliseconds."""
         self._writers: list[str] = []
@@ -169,9 +175,11 @@ class History:
         self.n = record.n
         self.epoch = record.epoch
         self.position = record.position
-        self.latest = max(self.latest, record.at)
-        if not self._writers or self._writers[-1] != record.instance:
+        if self.writer != record.instance:
+            if self._writers:
+                self.doubts.append((len(self.steps), self.doubt(record.at)))
             self._writers.append(record.instance)
+        self.latest = max(self.latest, record.at)
         if not record.events:
             self.loads = 0
         for event in record.events:
@@ -191,6 +199,22 @@ class History:
         """Return the processes that may have sent what is in flight, each once, the last one first."""
         first = min((flight.writer for flight in self.in_flight.values()), default=len(self._writers))
         return tuple(dict.fromkeys(reversed(self._writers[first:])))
+
+    @property
+    def writer(self) -> str:
+        """Process that wrote the last record; empty where there is none."""
+        return self._writers[-1] if self._writers else ""
+
+    def doubt(self, now: float) -> float:
+        """Return the part of the time since the last record that may be a difference of clocks.
+
+        Args:
+            now: time by another process's clock, in milliseconds since 1970.
+
+        Returns:
+            Milliseconds.
+        """
+        return min(_CLOCKS, max(0.0, now - self.latest))
 
     def rekey(self, key: str) -> None:
         """Use this key for reply subjects from now on."""

@@ -236,6 +236,21 @@ class Usages:
         for place in places:
             self.priority_queue(usage, place[2].subject).push(place)
 
+    def recall(self, build: Hashable, subject: str, begun: float) -> None:
+        """Count a request of a build that began in an earlier process under the build's own rates.
+
+        Those of the instance are not touched: what began elsewhere counts there.
+
+        Args:
+            build: whose it is.
+            subject: its subject; empty where that is not known any more, and each rate may be concerned.
+            begun: the time at which it began, in seconds; not before that of others.
+        """
+        usage = self.make(build)
+        for rate in self.priority_queue(usage, subject).rates if subject else usage.limits:
+            if isinstance(rate, RateLimit) and self.owners.get(rate) is usage:
+                rate.take(begun)
+
     def adopt(self, rules: Sequence[LimitRule]) -> None:
         """Give the instance other limits: requests in flight count, and waiters wait for what is new.
 

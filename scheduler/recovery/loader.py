@@ -326,7 +326,7 @@ class Loader:
             self._released.remove(held.build)
             _log.info(ORDER_CARRIED_OUT, build=held.build, **order.document())
         resumption = self._replayer.resumption(plan, history, loaded.caught_up, history.position)
-        resumption = evolve(resumption, heard=heard)
+        resumption = evolve(resumption, heard=heard, starts=await self._replayer.starts(plan, history))
         await self._supervisor.resume(held, plan, accepted, resumption, history, owner=owner)
         loaded.positions.append(history.position)
         loaded.senders[held.build] = history.senders

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 import trio
+from attrs import evolve
 from msgspec.structs import replace
 
 from scheduler.definition.reply_subjects import draw_key, is_secret
@@ -108,6 +109,7 @@ class Reopener:
             caught_up = trio.Event()
             caught_up.set()
             resumption = self._replayer.resumption(plan, history, caught_up, self._store.positions.seen)
+            resumption = evolve(resumption, starts=await self._replayer.starts(plan, history))
             return await self._supervisor.resume(held, plan, accepted, resumption, history)
         finally:
             if held.walk is None:

@@ -14,6 +14,7 @@ from scheduler.journal.history import History
 from scheduler.journal.records import Position
 from scheduler.plan import Plan
 from scheduler.plan.steering import recorded
+from scheduler.recovery.rates import recent_starts
 from scheduler.runtime.interruptible import interruptible
 from scheduler.runtime.pace import TURN, Pace
 from scheduler.stores.jetstream import JetStreamStore
@@ -100,6 +101,17 @@ class Replayer:
         """
         last = await self._store.logs.last(log_subject(build))
         return None if last is None else last.sequence
+
+    async def starts(self, plan: Plan, history: History) -> list[tuple[str, float]]:
+        """Return what counts for a build's own rates, as `Resumption.starts`.
+
+        Args:
+            plan: plan of the build, as `replay` made it.
+            history: history of the log.
+        """
+        now = max(self._store.wall_clock() * 1_000, history.latest)
+        doubt = 0.0 if history.writer == self._store.instance else history.doubt(now)
+        return await recent_starts(plan, history, now, doubt)
 
     def resumption(self, plan: Plan, history: History, caught_up: trio.Event, after: Position) -> Resumption:
         """Return the times that a walk needs to resume where the log ends.

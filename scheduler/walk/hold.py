@@ -128,5 +128,6 @@ class Hold:
         elif not call.answered:
             if call.timer is None:
                 self._connectors.arm(call)
+            self._slots.recall(call.request.subject, trio.current_time())
             call.publish()
             self._observer.departed(call.request.vertex)

@@ -1,6 +1,7 @@
 """Resumes the attempts that an earlier process began, once its replies are known."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import trio
 from attrs import field, frozen
@@ -16,7 +17,7 @@ from scheduler.journal.records import Position
 from scheduler.plan import Request
 from scheduler.plan.outcome import failure
 from scheduler.runtime.interruptible import interruptible
-from scheduler.runtime.pace import Pace
+from scheduler.runtime.pace import Pace, paced
 from scheduler.walk.component import ComponentRun
 from scheduler.walk.context import Context
 from scheduler.walk.frontier import Frontier
@@ -29,6 +30,8 @@ from scheduler.walk.starts import Starts
 
 _RESUMING = 2_000
 """Units of work that registering the wait for one reply takes."""
+_RECALLED_AT_ONCE = 100
+"""Requests of earlier processes that are counted for rates in about a millisecond."""
 _UNKNOWN = (
     "outcome unknown: the scheduler was stopped when its request may have left, and it is not to be sent "
     "again. Check whether it was created, then submit the remaining changes as a new build"
@@ -56,6 +59,9 @@ class Resumption:
     """Former key of the build, for components in flight from a version whose reply subjects had no owner."""
     waited: Mapping[Vertex, float] = field(factory=dict)
     """Time for which each gate has waited that was reached, in seconds."""
+    starts: Sequence[tuple[str, float]] = ()
+    """Requests that earlier processes sent and that may count for the build's own rates, the last one first:
+    the subject, empty where it is not known any more, and the seconds that have passed since, at least."""
     heard: tuple[str, ...] = ()
     """Subjects on which replies to earlier processes are heard."""
 
@@ -172,17 +178,29 @@ class Resumer:
 
     async def take_up(self) -> None:
         """Count what is in flight, and book what was answered meanwhile, before anything new begins."""
-        runs = self._runs
+        runs, resumption = self._runs, self._resumption
         for run in list(runs.values()):
             if isinstance(run.resumed, Call):
                 # It is in flight, whether or not there is a slot for it now.
                 request = run.resumed.request
                 self._slots.occupy(run, request.subject, size_of(request))
-        if self._resumption is None:
+                if resumption is None:
+                    # When it left is not known.
+                    self._slots.recall(request.subject, trio.current_time())
+        if resumption is None:
             return
+        now, latest = trio.current_time(), -math.inf
+        async for subject, passed in paced(reversed(resumption.starts), every=_RECALLED_AT_ONCE):
+            # They are to be counted in the order of their times, and stand nearly so.
+            latest = max(latest, now - passed)
+            self._slots.recall(subject, latest)
         # Answers that came while no process listened count before anything that this one does; after an error
         # among them nothing new starts.
-        await self._resumption.caught_up.wait()
+        await resumption.caught_up.wait()
+        for run in list(runs.values()):
+            if isinstance(run.resumed, Call) and self._plan.phases.is_starting(run.vertex):
+                # It leaves in a moment, if it has not: then it left a moment ago, for all that is known.
+                self._slots.recall(run.resumed.request.subject, trio.current_time())
         self._outcomes.book()
         await self._recording.written()
         for run in list(runs.values()):

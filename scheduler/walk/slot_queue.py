@@ -101,6 +101,13 @@ class SlotQueue:
         run.subject, run.bytes = subject, size
         self._slots.occupy(self._plan, subject, size)
 
+    def recall(self, subject: str, begun: float) -> None:
+        """Count a request that an earlier process began at ``begun`` (Trio's clock) under the build's rates.
+
+        The subject is empty where it is not known any more.
+        """
+        self._slots.recall(self._plan, subject, begun)
+
     def try_take(self, run: ComponentRun, subject: str) -> bool:
         """Take slots for a component outside the line-up; returns whether there were any."""
         size = self._unsent.sizes.get(run.vertex, 0)

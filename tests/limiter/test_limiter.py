@@ -190,3 +190,19 @@ def test_a_build_that_is_closed_leaves_nothing() -> None:
     assert site.dismissed == ["waits"]
     assert site.limiter.taken == site.limiter.waiters == len(site.limiter.usages) == 0
     assert not site.limiter.give_back("a", VPC)
+
+
+def test_what_an_earlier_process_began_counts_under_a_builds_own_rates() -> None:
+    """Not under those of the instance: it was counted where it began."""
+    limiter = Limiter(parse_limits("*=1/m"), per_instance=99, per_build=99)
+    limiter.open("b", parse_limits("vpc.*.*=2/m, net.*.*=1/m"))
+    limiter.usages.recall("b", "vpc.create.aws", -50.0)
+    assert limiter.try_take("b", "vpc.create.aws", 0, 0.0)
+    limiter = Limiter((), per_instance=99, per_build=99)
+    limiter.open("b", parse_limits("vpc.*.*=2/m, net.*.*=1/m"))
+    limiter.usages.recall("b", "vpc.create.aws", -50.0)
+    limiter.usages.recall("b", "", -40.0)
+    assert not limiter.try_take("b", "vpc.create.aws", 0, 0.0)
+    assert not limiter.try_take("b", "net.create.aws", 0, 0.0)
+    assert limiter.try_take("b", "vpc.create.aws", 0, 10.1)
+    assert limiter.try_take("b", "net.create.aws", 0, 20.1)
