@@ -163,10 +163,10 @@ class Durable(Persistence):
         self._store.on_fenced(self.sharing.suspend)
 
     async def _owning(self) -> frozenset[str]:
-        """Return the processes that own unfinished builds, as the logs say now."""
+        """Return the processes that own unfinished builds, or count their requests, as the logs say now."""
         async with aclosing(self._store.logs.entries()) as batches:
             return frozenset(
-                [entry.owner async for entries in batches for entry in entries if not is_over(entry)]
+                [entry.counted_by async for entries in batches for entry in entries if not is_over(entry)]
             )
 
     @asynccontextmanager

@@ -174,7 +174,7 @@ class Loader:
                         self._store.close(build)
                         await trio.sleep(_PAUSE)
                         continue
-                    await self._quarantine(build, error)
+                    await self._quarantine(build, entry, error)
                 except LogRemoved as error:
                     # No process has it, and nothing is left to report it from.
                     _log.error("build not taken up: its log was removed by hand", build=build, why=str(error))
@@ -183,7 +183,7 @@ class Loader:
                     _log.warning("build not taken up: another process has it", build=build, why=str(error))
                     loaded.contested = True
                 except Exception as error:  # noqa: BLE001 - no log may cost another build
-                    await self._quarantine(build, error)
+                    await self._quarantine(build, entry, error)
                 break
         if publishing is not None:
             nursery.start_soon(self._publish_stored, held, publishing)
@@ -191,7 +191,7 @@ class Loader:
             self._store.close(build)
             self._runner.let_go(held)
 
-    async def _quarantine(self, build: str, error: Exception) -> None:
+    async def _quarantine(self, build: str, entry: Entry, error: Exception) -> None:
         if isinstance(error, BeyondThisVersion):
             reason = str(error)
             _log.error(LEFT, build=build, reason=reason[:2_000], cure=CURE)
@@ -208,8 +208,9 @@ class Loader:
         if not isinstance(error, BeyondThisVersion):
             self._roster.passing.add(build)
         try:
-            # It was no crash: any other process, perhaps of another version, may try again.
-            await self._store.leave(build, Released())
+            # It was no crash: any other process, perhaps of another version, may try again. What is in flight
+            # is not counted here, and must not be free before that one counts it.
+            await self._store.leave(build, Released(), counted_by=entry.counted_by)
         except StoreError:
             _log.info("nothing was written to its log", build=build)
         else:

@@ -59,7 +59,7 @@ class Restart:
         owners: returns the ids of the processes that own builds now, this one included, for logs of these
             writers.
         is_first: says whether this process is to take over a build before others, if it has no owner.
-        taking_over: counts the requests of builds that are taken over from these instances meanwhile.
+        taking_over: counts the requests of builds that are taken over meanwhile, which these instances count.
         may_work: waits until this process may work on builds.
         heard: replies that came directly while no stream captured them.
     """
@@ -108,7 +108,7 @@ class Restart:
             nursery.start_soon(self._resend_what_was_lost)
             nursery.start_soon(self._time_out)
             orphans, others = await self._orphans_now()
-            async with self._taking_over(one.owner for one in orphans):
+            async with self._taking_over(one.counted_by for one in orphans):
                 loaded = await self._loader.load(orphans, nursery)
                 await self._captured.follow(nursery, loaded.positions, loaded.senders)
                 for message in self._heard:
@@ -148,7 +148,7 @@ class Restart:
             await trio.sleep(max(_SHORTEST_PAUSE, min(_PAUSE, took)))
 
     async def _take_over(self, orphans: Sequence[Entry], nursery: trio.Nursery) -> None:
-        async with self._taking_over(one.owner for one in orphans):
+        async with self._taking_over(one.counted_by for one in orphans):
             loaded = await self._loader.load(orphans, nursery)
             if loaded.contested:
                 self._orphans.note()

@@ -230,14 +230,20 @@ class JetStreamStore:
         """
         await self._log(build).confirm()
 
-    async def leave(self, build: str, *events: Event) -> None:
+    async def leave(self, build: str, *events: Event, counted_by: str = "") -> None:
         """Commit ``events`` as the last ones of this process: from then on no process has the build.
+
+        Args:
+            build: its id.
+            events: the events.
+            counted_by: process that counts the requests in flight for limits over the fleet, as this one
+                does not.
 
         Raises:
             Fenced, StoreError: as for `append`.
         """
         log = self._log(build)
-        log.word = LEFT
+        log.word, log.counted_by = LEFT, counted_by
         await log.append(*events)
 
     async def give(self, build: str, to: str) -> None:

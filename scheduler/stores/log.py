@@ -23,6 +23,7 @@ from scheduler.jetstream.streams import OBJECTS, StreamLayout, log_subject
 from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, Settled, Withdrawn
 from scheduler.journal.orders import Order
 from scheduler.journal.records import (
+    COUNTED_HEADER,
     DIGEST_HEADER,
     GIVEN_HEADER,
     TIMED,
@@ -151,6 +152,8 @@ class BuildLog:
         """Requests that are not known to have arrived."""
         self.heir = ""
         """Process that the build is left to by the next record; once it is set no event is taken."""
+        self.counted_by = ""
+        """Process that counts the requests in flight, where the next record leaves the build uncounted."""
         self.loose: list[str] = []
         """Names of objects with events whose record is not committed."""
         self._context = context
@@ -414,6 +417,8 @@ def _headers(log: BuildLog, record_id: str) -> dict[str, str]:
     headers = headers_of(record_id, log.status, log.loads, log.hangs)
     if log.heir:
         headers[GIVEN_HEADER] = log.heir
+    if log.counted_by:
+        headers[COUNTED_HEADER] = log.counted_by
     if not log.n and log.digest:
         headers[DIGEST_HEADER] = log.digest
     return headers

@@ -19,6 +19,7 @@ from scheduler.jetstream.streams import LOG, PROBE, SENTINEL
 from scheduler.journal.events import Event
 from scheduler.journal.history import History
 from scheduler.journal.records import (
+    COUNTED_HEADER,
     GIVEN_HEADER,
     RECORD_HEADER,
     Elsewhere,
@@ -52,6 +53,14 @@ class Entry:
     """Name of the process that wrote it; empty where it does not say."""
     given_to: str = ""
     """Name of the process that is to take the build over, where the last owner has left it to that one."""
+    left_with: str = ""
+    """Name of the process that still counts the requests in flight, where the last owner has left the build,
+    and never counted them."""
+
+    @property
+    def counted_by(self) -> str:
+        """Name of the process that counts the requests in flight; empty where it cannot be told."""
+        return self.owner or self.left_with
 
 
 class LogReader:
@@ -157,4 +166,13 @@ def _entry(delivered: Delivered) -> Entry:
         headings = error
     owner = instance_of(delivered.headers.get(RECORD_HEADER, ""))
     given_to = delivered.headers.get(GIVEN_HEADER, "")
-    return Entry(delivered.subject, delivered.sequence, delivered.time, headings, owner, given_to)
+    left_with = delivered.headers.get(COUNTED_HEADER, "")
+    return Entry(
+        delivered.subject,
+        delivered.sequence,
+        delivered.time,
+        headings,
+        owner,
+        given_to=given_to,
+        left_with=left_with,
+    )

@@ -2,6 +2,9 @@
 
 # ruff: noqa: ARG001 - pytest-trio takes a clock from a test's own arguments only
 
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+
 import pytest
 import structlog
 import trio
@@ -11,11 +14,15 @@ from support.fakes import document, ignore
 from support.instances import Other
 from trio.testing import MockClock
 
+from scheduler.config import parse_rules
+from scheduler.definition.strictjson import Raw
 from scheduler.fleet.fleet import NEWS
 from scheduler.fleet.lease import Standing
+from scheduler.fleet.sharing import Sharing
 from scheduler.jetstream.streams import LOG
-from scheduler.journal.events import Accepted, Finished, Loading, Reported, Sent, Started
-from scheduler.journal.records import Position, compose, headers_of, instance_of
+from scheduler.journal.events import Accepted, Event, Finished, Loading, Released, Reported, Sent, Started
+from scheduler.journal.records import Elsewhere, Position, compose, headers_of, instance_of, record
+from scheduler.journal.records.wire import encode_event, read_event
 from scheduler.recovery.loader import CURE, LEFT
 from scheduler.recovery.reviewing import ENDED, HAS_IT
 
@@ -23,22 +30,22 @@ CHAIN = document("ab", [("a", "b")])
 DIGEST = "00" * 16
 
 
-def write_strange(plant: Plant, event: bytes, build: str = "b1") -> None:
+def write_strange(plant: Plant, event: bytes, build: str = "b1", process: str = "other") -> None:
     """Append a record with an event to a log, as another process that has gone would, and one behind it."""
-    n = len(plant.broker.messages(LOG, log_of(build))) + 1
-    record_id = f"other-1-{n}-0123abcd"
-    data = compose(
-        n=n,
-        epoch=1,
-        instance="other",
-        record_id=record_id,
-        at=int(wall_clock() * 1_000),
-        position=Position(),
-        events=[event],
-    )
-    headers = headers_of(record_id, "open", 0)
-    plant.broker.jetstream.take(Published(log_of(build), data, "", headers))
-    plant.broker.write(Sent("a", "b1/a/1"), build=build)
+    for one in (event, encode_event(Sent("a", "b1/a/1") if process == "other" else Released())):
+        n = len(plant.broker.messages(LOG, log_of(build))) + 1
+        record_id = f"{process}-1-{n}-0123abcd"
+        data = compose(
+            n=n,
+            epoch=1,
+            instance=process,
+            record_id=record_id,
+            at=int(wall_clock() * 1_000),
+            position=Position(),
+            events=[one],
+        )
+        headers = headers_of(record_id, "open", 0)
+        plant.broker.jetstream.take(Published(log_of(build), data, "", headers))
 
 
 async def strange() -> Plant:
@@ -182,3 +189,52 @@ async def test_word_of_a_build_that_was_left_is_heard_at_once(autojump_clock: Mo
         process.bus.deliver(NEWS, news)
         took = await until(lambda: process.service.roster.see("b1"), 700)
         assert (took < 5) is (news == b"orphans")
+
+
+async def test_what_is_in_flight_of_a_build_that_is_left_counts_until_another_instance_counts_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the limits over the fleet: each that leaves it names the process which counted it last."""
+    plant = Plant(ignore, rules=parse_rules("vpc.*.*=2"))
+    async with plant.run() as first:
+        assert (await first.submit(document("ab")))["status"] == "accepted"
+        await trio.sleep(2)
+    write_strange(plant, b'{"event":"annotated","text":"hello"}', process="p1")
+    async with plant.run() as second:
+        await until(lambda: is_shown(second), 20)
+        await trio.sleep(1)
+        assert plant.broker.headers()[-1]["Scheduler-Counted-By"] == "p1"
+    async with plant.run() as third:
+        await until(lambda: is_shown(third), 20)
+        await trio.sleep(1)
+        assert owner(plant) == ""
+        assert plant.broker.headers()[-1]["Scheduler-Counted-By"] == "p1"
+        assert (await third.submit(document("cd", build="b2")))["status"] == "accepted"
+        await trio.sleep(100)
+        assert [one["_component_id"] for _, one in plant.requests] == ["a", "b"]
+    monkeypatch.setattr(record, "read_event", lambda data, place: known(data, place, read_event))
+    counted: list[str] = []
+    taking_over = Sharing.taking_over
+
+    def watch(sharing: Sharing, owners: Iterable[str]) -> AbstractAsyncContextManager[None]:
+        named = list(owners)
+        counted.extend(named)
+        return taking_over(sharing, named)
+
+    monkeypatch.setattr(Sharing, "taking_over", watch)
+    async with plant.run() as fourth:
+        await until(lambda: fourth.service.roster.holds("b1"), 20)
+        # Its part is freed only once what is in flight is counted here.
+        assert "p1" in counted
+        await trio.sleep(30)
+        assert len(plant.requests) == 2
+        plant.answer("a")
+        await trio.sleep(30)
+        assert len(plant.requests) == 3
+
+
+def known(
+    data: bytes | Raw, place: str, read: Callable[[bytes | Raw, str], Event | Elsewhere]
+) -> Event | Elsewhere:
+    """Read an event as a version that knows one more, without an effect."""
+    return Released() if b"annotated" in bytes(data) else read(data, place)

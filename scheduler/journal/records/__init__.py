@@ -21,6 +21,7 @@ it done stands in a header as well (`orders`), which earlier versions ignore.
 """
 
 from scheduler.journal.records.headers import (
+    COUNTED_HEADER,
     DIGEST_HEADER,
     GIVEN_HEADER,
     HANGS_HEADER,
@@ -63,6 +64,7 @@ from scheduler.journal.records.wire import (
 )
 
 __all__ = [
+    "COUNTED_HEADER",
     "DIGEST_HEADER",
     "GIVEN_HEADER",
     "HANGS_HEADER",

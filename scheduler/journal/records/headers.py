@@ -17,6 +17,9 @@ DIGEST_HEADER = "Scheduler-Digest"
 REMOVED_HEADER = "Scheduler-Removed"
 GIVEN_HEADER = "Scheduler-Given-To"
 """Process that is to take a build over which the writer of the record has left to it."""
+COUNTED_HEADER = "Scheduler-Counted-By"
+"""Process in whose part of the limits over the fleet the requests in flight count, of a build left by
+one which could not take it up, and does not count them."""
 
 _OF_A_BUILD = re.compile(r"(.+)-[0-9]+-[0-9]+-[0-9a-f]{8}")
 LEFT: Final = "-left"
