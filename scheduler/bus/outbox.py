@@ -15,6 +15,8 @@ from scheduler.errors import BusFull, MessageTooLarge
 
 # Withdrawn messages stay in the queue, emptied, until they are passed or there are too many of them.
 _MAX_WITHDRAWN = 1024
+# Messages that are withdrawn, or stay, are passed over in a batch: a millisecond or two.
+_PASSED_AT_ONCE = 2_000
 # Beyond the bounds, for what may leave while the rest is withheld: that waits for an answer to it.
 _RESERVED_MESSAGES = 100
 _RESERVED_BYTES = 1024 * 1024
@@ -81,6 +83,8 @@ class Outbox:
         """Function that says of a subject whether its messages stay here; see `Bus.withhold`."""
         self._stayed: deque[Queued | Barrier] = deque()
         """Messages that were passed over, before all others, and the barriers behind them."""
+        self._passed = 0
+        """Messages that were passed over in the present batch."""
         self._urgent: deque[bytes | Barrier] = deque()
         self._messages = 0
         self._bytes = 0
@@ -145,6 +149,7 @@ class Outbox:
 
     def checked(self) -> bool:
         """Call the guard, if there is one; always true. To be called before the first `take` of a batch."""
+        self._passed = 0
         if self.guard is not None:
             self.guard()
         return True
@@ -169,21 +174,27 @@ class Outbox:
         return self._urgent.popleft() if self._urgent else None
 
     def take(self) -> Queued | Barrier | None:
-        """Take the next message, which has left from now on, or barrier; None if there is neither."""
+        """Take the next message, which has left from now on, or barrier; None if there is neither.
+
+        None as well where thousands of messages that do not leave were passed over in this batch: then
+        `is_empty` is false, and the next batch goes on behind them.
+        """
         queue = self._queue
-        while queue:
+        while queue and self._passed < _PASSED_AT_ONCE:
             item = queue.popleft()
             if isinstance(item, Barrier):
                 if not self._stayed:
                     return item
                 self._stayed.append(item)
                 continue
+            self._passed += 1
             if item.withdrawn:
                 self._withdrawn -= 1
                 continue
             if self._stays is not None and self._stays(item.subject):
                 self._stayed.append(item)
                 continue
+            self._passed -= 1
             item.left(self.generation)
             self._messages -= 1
             self._bytes -= item.size

@@ -1,12 +1,13 @@
 """Subjects, headers and the queue of outgoing messages."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.bus.outbox import Barrier, Outbox
+from scheduler.bus.outbox import Barrier, Outbox, Queued
 from scheduler.bus.subjects import (
     HeaderForm,
     compose,
@@ -151,6 +152,33 @@ def test_the_outbox_keeps_its_books() -> None:
     assert got == expected
     assert position == len([body for body in expected if int(body) < 5000])
     assert (len(outbox), outbox._bytes, outbox._withdrawn) == (0, 0, 0)
+
+
+def test_thousands_of_messages_that_stay_are_passed_over_in_several_batches() -> None:
+    """What may leave behind them leaves a few milliseconds later, and all in their order."""
+    outbox = Outbox(max_messages=200_000)
+    for number in range(100_000):
+        outbox.put("s", b"h", b"%d" % number, 1)
+    withdrawn = [outbox.put("x", b"h", b"", 1) for _ in range(5_000)]
+    assert all(one.withdraw() for one in withdrawn)
+    outbox.put("free", b"h", b"", 1)
+    outbox.withhold(lambda subject: subject == "s")
+    longest, batches = 0.0, 0
+    found: Queued | Barrier | None = None
+    while found is None:
+        began = time.thread_time()
+        assert not outbox.is_empty
+        assert outbox.checked()
+        found = outbox.take()
+        longest, batches = max(longest, time.thread_time() - began), batches + 1
+    assert isinstance(found, Queued)
+    assert found.subject == "free"
+    assert longest < 0.01
+    assert batches > 20
+    assert outbox.is_empty
+    outbox.withhold(None)
+    assert outbox.checked()
+    assert [item.data for _ in range(3) if isinstance(item := outbox.take(), Queued)] == [b"0", b"1", b"2"]
 
 
 def test_commands_come_first_and_die_with_their_connection() -> None:
