@@ -1,5 +1,6 @@
 """The slots of this process: the limiter by Trio's clock, with alarms for rates and waits for tasks."""
 
+import sys
 from collections.abc import Hashable, Mapping, Sequence
 from typing import NoReturn
 
@@ -21,7 +22,9 @@ from scheduler.limiter import (
     standing,
     use_of,
     waiting,
+    wanting,
 )
+from scheduler.runtime.pace import paced
 
 __all__ = ["Slots", "Waiter"]
 
@@ -180,9 +183,9 @@ class Slots:
         if limiter.give_back(build, subject, size):
             limiter.hand_out(trio.current_time())
 
-    def dismiss(self, build: Hashable) -> None:
-        """Send all waiters of a build on without a slot."""
-        self.limiter.dismiss(build)
+    def dismiss(self, build: Hashable, most: int = sys.maxsize) -> bool:
+        """Send waiters of a build on without a slot, at most so many; returns whether others still wait."""
+        return self.limiter.dismiss(build, most)
 
     def blocking(self, build: Hashable, subject: str) -> list[str]:
         """Return the limits that would keep such a request waiting now, as their settings write them."""
@@ -198,15 +201,27 @@ class Slots:
 
     # ---- limits over all instances
 
-    def use(self) -> dict[str, Use]:
-        """Return what is used of each limit over all builds, and waits for it, by kind of the rule."""
-        return use_of(self.limiter, trio.current_time())
+    def use(self, waiting: Mapping[str, int]) -> dict[str, Use]:
+        """Return what is used of each limit over all builds, and waits for it, by kind of the rule.
+
+        Args:
+            waiting: what waits, as `wanting` has counted it lately.
+        """
+        return use_of(self.limiter, trio.current_time(), waiting)
+
+    async def wanting(self) -> Mapping[str, int]:
+        """Count, by kind, the requests that wait for limits over all instances alone; in slices."""
+        found: Mapping[str, int] = {}
+        slices = wanting(self.limiter, trio.current_time())
+        async for found in paced(slices, every=1):  # noqa: B007 - the last one is complete
+            pass
+        return found
 
     async def standing(self) -> dict[str, tuple[int, int, int]]:
         """Return size, use and queue of each limit over all builds, by kind of the rule; in slices."""
         waiting: Mapping[str, int] = {}
-        for waiting in counting(self.limiter):  # noqa: B007 - the last one is complete
-            await trio.lowlevel.checkpoint()
+        async for waiting in paced(counting(self.limiter), every=1):  # noqa: B007 - the last one is complete
+            pass
         limits = standing(self.limiter, trio.current_time())
         return {kind: (size, used, waiting.get(kind, 0)) for kind, (size, used) in limits.items()}
 

@@ -15,8 +15,11 @@ log = Logger()
 class Quotas(Protocol):
     """The limits of this process, such as `dispatch.slots.Slots`."""
 
-    def use(self) -> Mapping[str, Use]:
-        """Return what is used of each limit, and waits for it, by kind."""
+    def use(self, waiting: Mapping[str, int]) -> Mapping[str, Use]:
+        """Return what is used of each limit, and waits for it (as `wanting` says), by kind."""
+
+    async def wanting(self) -> Mapping[str, int]:
+        """Count what waits for each limit, by kind; others have turns meanwhile."""
 
     def adopt(self, rules: Sequence[LimitRule]) -> None:
         """Replace the limits."""

@@ -9,7 +9,7 @@ Nobody claims anything before each live instance counts it; one that does not wi
 a version that does not share limits, and is not waited for.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -201,7 +201,7 @@ class Sharing:
         if not self.concerned or self._left:
             return
         self._left = True
-        use = self._quotas.use()
+        use = self._quotas.use({})
         self._parts.apply(left=self._left)
         try:
             while idle:
@@ -246,10 +246,11 @@ class Sharing:
             if self._stale or trio.current_time() >= self._last_read + PERIOD:
                 await self._read()
                 self._reclaimed = await self._reclaimer.look(self._stake.ledger)
+            waiting = await self._quotas.wanting()
             # Not before: what is free here may have changed its meaning while that was read.
-            if self._left or self._kept:
+            if self._left or self._kept or not self._fleet.fresh:
                 return
-            draft = self._plan()
+            draft = self._plan(waiting)
             if draft is None or (trio.current_time() < self._next_write and not self._is_urgent):
                 return
             if await self._write(draft):
@@ -266,12 +267,12 @@ class Sharing:
             or set(holder.taking) != stake.taking.keys() & stake.ledger.holders.keys()
         )
 
-    def _plan(self) -> ShareLedger | None:
+    def _plan(self, waiting: Mapping[str, int]) -> ShareLedger | None:
         live = self._fleet.owners()
         return self._stake.plan(
             Situation(
                 now=trio.current_time(),
-                use=self._quotas.use(),
+                use=self._quotas.use(waiting),
                 live=live,
                 awaited=self._awaited(live),
                 freed=self._reclaimed.freed,

@@ -3,7 +3,7 @@
 from scheduler.limiter.explaining import blocking, waiting
 from scheduler.limiter.limiter import MAX_BYTES, Limiter
 from scheduler.limiter.limits import FlightLimit, Limit, RateLimit, cap_text, stretched
-from scheduler.limiter.parts import Part, Use, adopt, allot, counting, note_of, standing, use_of
+from scheduler.limiter.parts import Part, Use, adopt, allot, counting, note_of, standing, use_of, wanting
 from scheduler.limiter.queues import PriorityQueue, Waiter, WaiterState
 from scheduler.limiter.shares import may_have_one_more
 
@@ -29,4 +29,5 @@ __all__ = [
     "stretched",
     "use_of",
     "waiting",
+    "wanting",
 ]

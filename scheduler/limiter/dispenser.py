@@ -77,17 +77,19 @@ class Dispenser:
             self.mark(usage)
         self._usages.drop_if_empty(usage)
 
-    def dismiss(self, usage: Usage) -> None:
-        """Send all waiters of a build on without a slot."""
+    def dismiss(self, usage: Usage, most: int) -> None:
+        """Send waiters of a build on without a slot, at most so many."""
         self._budget.end_wait(usage.account)
         usage.account.unweighed = False
         for build_queue in usage.waiting:
             for priority_queue in list(build_queue.priority_queues):
-                waiters = priority_queue.clear()
+                if not most:
+                    return
+                waiters = priority_queue.take_out(most)
+                most -= len(waiters)
                 if waiters:
-                    # In one go: there may be ten thousand.
                     self._count_out(usage, len(waiters))
-                for _, _, waiter in waiters:
+                for waiter in waiters:
                     waiter.state = WaiterState.DISMISSED
                     waiter.ended(False)
 

@@ -16,6 +16,7 @@ rendered, and that is done when it has its slots: then it is weighed (`Limiter.w
 room for it, it waits again, at the head of its build, now for both (`Limiter.queue` with its size).
 """
 
+import sys
 from collections.abc import Callable, Collection, Hashable, Sequence
 from itertools import count
 from typing import Final
@@ -326,12 +327,14 @@ class Limiter:
             self.usages.drop_if_empty(usage)
         return waiters > 0
 
-    def dismiss(self, build: Hashable) -> None:
-        """Send all waiters of a build on without a slot."""
+    def dismiss(self, build: Hashable, most: int = sys.maxsize) -> bool:
+        """Send waiters of a build on without a slot, at most so many; returns whether others still wait."""
         usage = self.usages.get(build)
-        if usage is not None:
-            self.dispenser.dismiss(usage)
-            self.usages.drop_if_empty(usage)
+        if usage is None:
+            return False
+        self.dispenser.dismiss(usage, most)
+        self.usages.drop_if_empty(usage)
+        return usage.waiters > 0
 
     def _usage(self, build: Hashable) -> Usage:
         return self.usages.get(build) or self.usages.make(build)

@@ -57,12 +57,27 @@ def allot(limiter: Limiter, parts: Mapping[str, Part], now: float) -> None:
     limiter.hand_out(now)
 
 
-def use_of(limiter: Limiter, now: float) -> dict[str, Use]:
-    """Return what is used of each limit over all builds, and waits for it, by kind of the rule."""
+def use_of(limiter: Limiter, now: float, waiting: Mapping[str, int]) -> dict[str, Use]:
+    """Return what is used of each limit over all builds, and waits for it, by kind of the rule.
+
+    Args:
+        limiter: the limiter.
+        now: time in seconds.
+        waiting: what waits, as `wanting` has counted it lately.
+    """
     usages = limiter.usages
     used = {rule.kind: limit.used(now) for rule, limit in zip(usages.rules, usages.limits, strict=True)}
-    waiting = _waiting(limiter) if limiter.waiters and usages.all.room(now) else {}
     return {kind: Use(count, waiting.get(kind, 0)) for kind, count in used.items()}
+
+
+def wanting(limiter: Limiter, now: float) -> Iterator[Mapping[str, int]]:
+    """Count, as `counting`, the requests that could begin if limits over all instances let them.
+
+    Yields:
+        As `counting`; nothing where the instance is full anyway.
+    """
+    if limiter.waiters and limiter.usages.all.room(now):
+        yield from counting(limiter)
 
 
 def standing(limiter: Limiter, now: float) -> dict[str, tuple[int, int]]:
@@ -88,7 +103,7 @@ def counting(limiter: Limiter) -> Iterator[Mapping[str, int]]:
     }
     found: dict[str, int] = {}
     for number, usage in enumerate(usages.all_waiting() if kinds else ()):
-        if number % _COUNTED == 0:
+        if number and number % _COUNTED == 0:
             yield found
         for build_queue in usage.waiting:
             shared = build_queue.sender_queue.fair_queue.gate.limits
@@ -100,11 +115,6 @@ def counting(limiter: Limiter) -> Iterator[Mapping[str, int]]:
                     if limit in kinds:
                         found[kinds[limit]] = found.get(kinds[limit], 0) + count
     yield found
-
-
-def _waiting(limiter: Limiter) -> Mapping[str, int]:
-    *_, found = counting(limiter)
-    return found
 
 
 def note_of(limiter: Limiter, label: str) -> str:

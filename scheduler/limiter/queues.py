@@ -156,6 +156,22 @@ class PriorityQueue:
             self._heap.clear()
             self.build_queue.one_priority_queue_less(self)
 
+    def take_out(self, most: int) -> list[Waiter]:
+        """Take out some, the least urgent ones first, roughly."""
+        heap = self._heap
+        found: list[Waiter] = []
+        while heap and len(found) < most:
+            # The last one of a heap may go at any time.
+            waiter = heap.pop()[2]
+            if waiter.state is WaiterState.WAITS:
+                found.append(waiter)
+        self.length -= len(found)
+        self._order = None
+        if not self.length:
+            heap.clear()
+            self.build_queue.one_priority_queue_less(self)
+        return found
+
     def clear(self) -> list[Place]:
         """Take out all."""
         places = [place for place in self._heap if place[2].state is WaiterState.WAITS]

@@ -7,11 +7,15 @@ import trio
 from scheduler.dispatch.call import Call
 from scheduler.plan import Phase
 from scheduler.plan.outcome import failure
+from scheduler.runtime.pace import drained, paced
 from scheduler.walk.component import ComponentRun
 from scheduler.walk.context import Context
 from scheduler.walk.lineup import Lineup
 from scheduler.walk.slot_queue import SlotQueue
 
+_ENDED_AT_ONCE = 20
+"""Waits for another attempt, or for the end of a pause, that end before other builds have a turn: each of
+these tasks is woken by an exception, which takes up to a tenth of a millisecond."""
 UNKNOWN_AND_HALTED = (
     "outcome unknown: the scheduler was stopped when its request may have left, and the build had failed "
     "already, so it was not sent again. Check whether it was created"
@@ -37,6 +41,7 @@ class Hold:
         "_resumed",
         "_runs",
         "_slots",
+        "_tasks",
         "_unsent",
     )
 
@@ -47,6 +52,7 @@ class Hold:
         self._observer = context.observer
         self._unsent = context.unsent
         self._runs = context.runs
+        self._tasks = context.tasks
         self._lineup = lineup
         self._held_runs: list[ComponentRun] = []
         """Components whose time stands still, as the build is paused."""
@@ -68,8 +74,24 @@ class Hold:
             self._slots.dismiss()
             self._unsent.clear()
             self.unpause()
-            for wait in self._runs.waiting:
+            self._end_waits()
+
+    def _end_waits(self) -> None:
+        """End the waits of components for anything but slots or a reply: beyond some in later turns."""
+        waits = list(self._runs.waiting)
+        for wait in waits[:_ENDED_AT_ONCE]:
+            wait.cancel()
+        rest = waits[_ENDED_AT_ONCE:]
+        if rest and self._tasks.under_way:
+            self._tasks.run_beside(self._end_rest, rest, name="end waits")
+        else:
+            for wait in rest:
                 wait.cancel()
+
+    async def _end_rest(self, waits: list[trio.CancelScope]) -> None:
+        """End these waits in slices; a component that an operator lets go on meanwhile waits again."""
+        async for wait in paced(drained(waits), every=_ENDED_AT_ONCE):
+            wait.cancel()
 
     def pause(self) -> None:
         """Stop the time of components that wait for another attempt, as the build is paused. Synchronous."""

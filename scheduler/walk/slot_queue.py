@@ -5,12 +5,16 @@ from functools import partial
 from itertools import count
 from typing import Final
 
+import trio
+
 from scheduler.definition.graph import Vertex
 from scheduler.runtime.pace import drained, paced
 from scheduler.walk.component import ComponentRun, Held, Stage
 from scheduler.walk.context import Context
 from scheduler.walk.granted import Granted
 
+_DISMISSED_AT_ONCE: Final = 1_000
+"""Components that are taken out of the queue before other builds have a turn: a millisecond or two."""
 _TOLD_AT_ONCE: Final = 50
 """Tasks told that their component will not begin, before other builds have a turn."""
 
@@ -26,6 +30,7 @@ class SlotQueue:
     """
 
     __slots__ = (
+        "_dismissing",
         "_granted",
         "_plan",
         "_queued",
@@ -52,6 +57,8 @@ class SlotQueue:
         self.no_room = False
         """Whether a request found no room, and no component got slots since. Granted components give theirs
         back meanwhile."""
+        self._dismissing = False
+        """Whether a task takes components out of the queue, as the build was halted."""
         self._sent_off: list[ComponentRun] = []
         """Components that will not begin, and whose tasks are still to be told."""
 
@@ -93,8 +100,27 @@ class SlotQueue:
         self._slots.serve(self._plan)
 
     def dismiss(self) -> None:
-        """End every wait of this build for slots; the tasks are told soon."""
-        self._slots.dismiss(self._plan)
+        """End every wait of this build for slots, as it is halted or has ended; the tasks are told soon.
+
+        Thousands may wait: beyond some, waits end in later turns. Until then one of them may get slots, with
+        which nothing begins.
+        """
+        if self._dismissing or not self._slots.dismiss(self._plan, _DISMISSED_AT_ONCE):
+            return
+        if self._tasks.under_way:
+            self._dismissing = True
+            self._tasks.run_beside(self._dismiss_the_rest, name="dismiss")
+        else:
+            self._slots.dismiss(self._plan)
+
+    async def _dismiss_the_rest(self) -> None:
+        """End the waits for slots in slices, unless an operator has ended the halt meanwhile."""
+        try:
+            await trio.lowlevel.checkpoint()
+            while self._plan.state.halted and self._slots.dismiss(self._plan, _DISMISSED_AT_ONCE):
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._dismissing = False
 
     def occupy(self, run: ComponentRun, subject: str, size: int) -> None:
         """Account for a request already in flight, and its ``size`` in bytes, even over the limits."""

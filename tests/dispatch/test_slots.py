@@ -2,10 +2,12 @@
 
 import pytest
 import trio
+from support.stretches import measured_stretches
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.definition.rules import parse_limits
 from scheduler.dispatch.slots import Slots
+from scheduler.limiter import Part
 
 VPC = "vpc.create.aws"
 NETWORK = "network.create.aws"
@@ -635,3 +637,17 @@ async def test_a_request_waits_for_its_rate_and_for_its_slot(autojump_clock: Moc
         await wait_all_tasks_blocked()
         assert takers.got == ["first", "second"]
         nursery.cancel_scope.cancel()
+
+
+async def test_what_thousands_of_builds_want_is_counted_in_slices() -> None:
+    """Others have a turn after some hundred builds: the limits of a fleet are shared five times a second."""
+    slots = Slots(parse_limits("vpc.*.*=5"), per_instance=20_000, per_build=500)
+    (rule,) = parse_limits("vpc.*.*=5")
+    slots.allot({rule.kind: Part(0, rule)})
+    for number in range(10_000):
+        slots.limiter.open(number)
+        slots.limiter.queue(number, VPC, 0.0, lambda _: None)
+    with measured_stretches() as stretches:
+        wanted = await slots.wanting()
+    assert slots.use(wanted)["vpc.*.*"] == (0, 10_000)
+    assert max(stretches.tasks).seconds < 0.01, stretches.tasks
