@@ -31,6 +31,8 @@ _BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
 _AGAIN: Final = 1.0
 """Seconds between them later: after the broker's restart all others are on their way back."""
+_BETWEEN_NEWS: Final = 1.0
+"""Seconds between two words of orphans."""
 _PAUSE: Final = 1.0
 _SOON: Final = 0.05
 _MOST_KNOWN: Final = 10_000
@@ -95,6 +97,8 @@ class Fleet:
         self._known: dict[str, None] = {}
         """Processes that were seen to have a lease, the last ones."""
         self._news = trio.Event()
+        self._orphaned = trio.Event()
+        """Event for when the others are to be told of orphans."""
         self._unreadable = False
         """Whether the leases could not be read at the last look."""
 
@@ -220,6 +224,7 @@ class Fleet:
         await self._bus.subscribe(NEWS, self._hear)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.keeper.run)
+            nursery.start_soon(self._tell_of_orphans)
             while True:
                 with trio.move_on_after(_AGAIN if self._absences.suspected else PERIOD):
                     await self._news.wait()
@@ -249,8 +254,19 @@ class Fleet:
         self._spread()
 
     def tell_of_orphans(self) -> None:
-        """Tell the others that there is a build which no instance has. Synchronous."""
-        self._spread(ORPHANS)
+        """Tell the others that there are builds which no instance has: soon, once for many. Synchronous."""
+        self._orphaned.set()
+
+    async def _tell_of_orphans(self) -> None:
+        """Tell the others of orphans where there are some, at most once in `_BETWEEN_NEWS`; never returns.
+
+        Thousands of builds may be left at once, and each of the others may leave them again.
+        """
+        while True:
+            await self._orphaned.wait()
+            self._orphaned = trio.Event()
+            self._spread(ORPHANS)
+            await trio.sleep(_BETWEEN_NEWS)
 
     def _hear(self, message: Message) -> None:
         self._news.set()

@@ -48,7 +48,10 @@ _log = structlog.get_logger()
 
 QUARANTINED = "build quarantined: its log is left untouched, and it is not resumed"
 LEFT = "build quarantined: this version cannot read its log, so it is left to other instances"
+MORE = "more builds are quarantined than are named here"
 CURE = "upgrade this instance; one of a version that knows it takes the build over at once"
+_MOST_NAMED = 20
+"""Quarantined builds with lines of their own in the log, of those that are taken up together."""
 _LOADED_AT_ONCE = 4
 _MARKED_AT_ONCE = 100
 _PAUSE = 1.0
@@ -108,6 +111,8 @@ class Loader:
         self._on_left = on_left
         self._released: set[str] = set()
         """Builds that were released, past every service, since a process last had them."""
+        self._quarantined = 0
+        """Builds that were quarantined since the last `sum_up`."""
 
     async def load(self, entries: Iterable[Entry], nursery: trio.Nursery) -> Loaded:
         """Take up all of these builds that can be.
@@ -142,6 +147,12 @@ class Loader:
         held, entry = one
         await self._load(held, entry, loaded, nursery, trio.CapacityLimiter(1))
         return loaded
+
+    def sum_up(self) -> None:
+        """Say how many quarantined builds the log does not name, after builds were taken up together."""
+        unnamed, self._quarantined = self._quarantined - _MOST_NAMED, 0
+        if unnamed > 0:
+            _log.error(MORE, builds=unnamed, cure="`scheduler list` has all of them, `scheduler status` why")
 
     async def mark_stable(self, builds: Iterable[str]) -> None:
         """Mark builds as stable, as this process did not die of them: their loads count no more."""
@@ -192,18 +203,22 @@ class Loader:
             self._runner.let_go(held)
 
     async def _quarantine(self, build: str, entry: Entry, error: Exception) -> None:
+        self._quarantined += 1
+        named = self._quarantined <= _MOST_NAMED
         if isinstance(error, BeyondThisVersion):
             reason = str(error)
-            _log.error(LEFT, build=build, reason=reason[:2_000], cure=CURE)
+            if named:
+                _log.error(LEFT, build=build, reason=reason[:2_000], cure=CURE)
             reason = f"{reason[:800]}; {CURE}"
         else:
             reason = f"{type(error).__name__}: {error}" if not isinstance(error, StoreError) else str(error)
-            _log.error(
-                QUARANTINED,
-                build=build,
-                reason=reason[:2_000],
-                exc_info=None if isinstance(error, StoreError) else error,
-            )
+            if named:
+                _log.error(
+                    QUARANTINED,
+                    build=build,
+                    reason=reason[:2_000],
+                    exc_info=None if isinstance(error, StoreError) else error,
+                )
         self._roster.quarantined[build] = self._roster.left[build] = reason[:1_000]
         if not isinstance(error, BeyondThisVersion):
             self._roster.passing.add(build)
@@ -212,7 +227,8 @@ class Loader:
             # is not counted here, and must not be free before that one counts it.
             await self._store.leave(build, Released(), counted_by=entry.counted_by)
         except StoreError:
-            _log.info("nothing was written to its log", build=build)
+            if named:
+                _log.info("nothing was written to its log", build=build)
         else:
             self._on_left()
 

@@ -117,6 +117,7 @@ class Restart:
                 self._caught_up.set()
                 await self._go_on(loaded)
                 await self._take_up_unproven(loaded, nursery)
+                self._loader.sum_up()
             if loaded.contested or others:
                 # The head start of other instances begins now.
                 self._orphans.note()
@@ -154,6 +155,7 @@ class Restart:
                 self._orphans.note()
             await self._catch_up_and_go_on(loaded)
             await self._take_up_unproven(loaded, nursery)
+            self._loader.sum_up()
 
     async def _orphans_now(self) -> tuple[list[Entry], list[Entry]]:
         """Return the logs without an owner: those that are this process's to take first, and the others."""

@@ -566,3 +566,22 @@ async def test_instances_that_hang_are_asked_for_at_once(
     await one.fleet.join()
     assert trio.current_time() - began < 3
     assert len(one.fleet.others()) == 10
+
+
+async def test_the_others_are_told_of_many_orphans_at_once(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """At most once a second; the last word of them is not lost."""
+    one, two = Instance(fake_bus, "a-1"), Instance(fake_bus, "b-1")
+    async with one.running() as first, two.running():
+        await trio.sleep(10)
+        changes = two.changes
+        for _ in range(1_000):
+            first.tell_of_orphans()
+            await trio.sleep(0.002)
+        assert 2 <= two.changes - changes <= 3
+        await trio.sleep(2)
+        changes = two.changes
+        first.tell_of_orphans()
+        await trio.sleep(0.1)
+        assert two.changes == changes + 1

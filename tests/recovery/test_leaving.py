@@ -23,7 +23,7 @@ from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Event, Finished, Loading, Released, Reported, Sent, Started
 from scheduler.journal.records import Elsewhere, Position, compose, headers_of, instance_of, record
 from scheduler.journal.records.wire import encode_event, read_event
-from scheduler.recovery.loader import CURE, LEFT
+from scheduler.recovery.loader import CURE, LEFT, MORE
 from scheduler.recovery.reviewing import ENDED, HAS_IT
 
 CHAIN = document("ab", [("a", "b")])
@@ -96,6 +96,26 @@ async def test_nobody_has_it_and_the_others_are_told(autojump_clock: MockClock) 
     [line] = [line for line in logs if line["event"] == LEFT]
     assert (line["build"], line["cure"]) == ("b1", CURE)
     assert "the event 'annotated' is not known here" in line["reason"]
+
+
+async def test_many_builds_that_are_left_are_no_storm(autojump_clock: MockClock) -> None:
+    """The log names some and counts the others, and the others are told once; all can be asked about."""
+    plant = Plant(ignore)
+    await plant.broker.set_up()
+    builds = [f"b{number}" for number in range(100)]
+    for build in builds:
+        plant.broker.write(Accepted({**CHAIN, "id": build}, DIGEST, "0" * 16), build=build, digest=DIGEST)
+        write_strange(plant, b'{"event":"annotated","text":"hello"}', build=build)
+    with structlog.testing.capture_logs() as logs:
+        async with plant.run() as process:
+            await until(lambda: len(process.service.roster.quarantined) == len(builds), 20)
+            await trio.sleep(5)
+            told = [one for one in process.bus.published if (one.subject, one.data) == (NEWS, b"orphans")]
+            assert 1 <= len(told) <= 3
+    assert len([line for line in logs if line["event"] == LEFT]) == 20
+    [more] = [line for line in logs if line["event"] == MORE]
+    assert more["builds"] == 80
+    assert len(logs) < 60
 
 
 async def test_a_status_that_is_not_known_here_is_beyond_this_version_too(autojump_clock: MockClock) -> None:
