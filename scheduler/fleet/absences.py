@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 import trio
 
-from scheduler.bus import Bus
+from scheduler.bus import Bus, Message, Subscription
 from scheduler.definition.strictjson import encode
+from scheduler.definition.subjects import may_be_answered
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, NoResponders, NotPermitted, StoreError
 from scheduler.fleet.lease import PERIOD, Member
@@ -211,6 +212,38 @@ class Absences:
             cure = "let this user publish on it (`scheduler permissions` prints all that it takes)"
             log.warning(UNASKED, reason=str(error), cure=cure)
         self._forbidden = True
+
+
+class Answering:
+    """Answers others that ask whether this instance is there.
+
+    Args:
+        bus: the connection.
+        subject: subject of the question.
+        instance: name of this process.
+    """
+
+    def __init__(self, bus: Bus, subject: str, instance: str) -> None:
+        self._bus = bus
+        self._subject = subject
+        self._instance = instance
+        self._subscription: Subscription | None = None
+
+    async def begin(self) -> None:
+        """Answer from now on; raises BusError."""
+        self._subscription = await self._bus.subscribe(self._subject, self._answer)
+
+    async def end(self) -> None:
+        """Answer no more: another one that asks next is told that nobody is there. Idempotent."""
+        if self._subscription is not None:
+            await self._subscription.unsubscribe()
+
+    def _answer(self, message: Message) -> None:
+        if may_be_answered(message.reply):
+            try:
+                self._bus.publish(message.reply, answer_of(self._instance))
+            except BusError as error:
+                log.info("another instance was not answered", reason=str(error))
 
 
 def answer_of(instance: str) -> bytes:

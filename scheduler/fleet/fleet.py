@@ -8,10 +8,9 @@ from typing import Final
 import trio
 
 from scheduler.bus import Message
-from scheduler.definition.subjects import may_be_answered
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, JetStreamUnavailable, StreamNotFound
-from scheduler.fleet.absences import INSTANCE, PING, Absences, NameInUse, answer_of
+from scheduler.fleet.absences import INSTANCE, PING, Absences, Answering, NameInUse
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
 from scheduler.fleet.lease import PERIOD, Found, Judge, Load, Member, Standing
@@ -91,6 +90,7 @@ class Fleet:
         """Keeper of the lease of this process."""
         self._judge = Judge()
         self._absences = Absences(js.bus, instance)
+        self._answering = Answering(js.bus, f"{self.subject}{PING}", instance)
         self._owners: frozenset[str] = frozenset({instance})
         self._names: dict[str, str] = {}
         """Names of instances by process, at the last look: a later process may have the name since."""
@@ -193,14 +193,14 @@ class Fleet:
         if self.name != self.instance:
             # That of the process is nobody else's. Asked each time: one may have come during the pause.
             await self._absences.await_name(self.name)
-        listening = await self._bus.subscribe(f"{self.subject}{PING}", self._answer)
+        await self._answering.begin()
         try:
             await self._bucket.make(self._replicas)
             await self.keeper.take()
         except JetStreamUnavailable as error:
             log.warning("the lease of this instance cannot be taken yet", reason=str(error))
             # Whoever asks for the name next is not told that it is in use; our next question is for others.
-            await listening.unsubscribe()
+            await self._answering.end()
             return False
         return True
 
@@ -279,14 +279,6 @@ class Fleet:
             self._bus.publish(NEWS, news)
         except BusError as error:
             log.info("the others see it a little later", reason=str(error))
-
-    def _answer(self, message: Message) -> None:
-        """Answer another instance that asks whether this one is there."""
-        if may_be_answered(message.reply):
-            try:
-                self._bus.publish(message.reply, answer_of(self.instance))
-            except BusError as error:
-                log.info("another instance was not answered", reason=str(error))
 
     # ---- the others
 

@@ -150,10 +150,8 @@ class BuildLog:
         """Function that is called with it."""
         self.departures = Departures()
         """Requests that are not known to have arrived."""
-        self.heir = ""
-        """Process that the build is left to by the next record; once it is set no event is taken."""
-        self.counted_by = ""
-        """Process that counts the requests in flight, where the next record leaves the build uncounted."""
+        self.heir = self.counted_by = ""
+        """Processes that the next record leaves the build to (then no event is taken), or uncounted with."""
         self.loose: list[str] = []
         """Names of objects with events whose record is not committed."""
         self._context = context

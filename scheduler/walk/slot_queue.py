@@ -116,9 +116,10 @@ class SlotQueue:
     async def _dismiss_the_rest(self) -> None:
         """End the waits for slots in slices, unless an operator has ended the halt meanwhile."""
         try:
-            await trio.lowlevel.checkpoint()
-            while self._plan.state.halted and self._slots.dismiss(self._plan, _DISMISSED_AT_ONCE):
+            while True:
                 await trio.lowlevel.checkpoint()
+                if not self._plan.state.halted or not self._slots.dismiss(self._plan, _DISMISSED_AT_ONCE):
+                    break
         finally:
             self._dismissing = False
 
