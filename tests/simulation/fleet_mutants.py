@@ -35,7 +35,7 @@ def _a_lease_taken_without_reading_back() -> list[Patch]:
 
     async def credulous(keeper: LeaseKeeper) -> None:
         found = await keeper._bucket.last(keeper.key)
-        keeper._revision = 0 if found is None else found.sequence
+        keeper.revision = 0 if found is None else found.sequence
 
     return [(LeaseKeeper, "_read_back", credulous)]
 
