@@ -333,7 +333,8 @@ class Fleet:
 
     def _live(self) -> list[Member]:
         """Return the other instances whose lease is live."""
-        return [member for member in self.members() if member.live and member.lease.name != self.name]
+        # One under the name of this process has replaced it, and owns builds: this one is only yet to notice.
+        return [member for member in self.members() if member.live and member.lease.instance != self.instance]
 
     async def _clear_away(self) -> None:
         """Remove the leases of instances that have gone long ago."""

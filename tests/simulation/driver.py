@@ -38,8 +38,10 @@ from simulation.world import World
 
 JSON: TypeAlias = dict[str, Any]
 
-LONGEST = 400.0
-"""Seconds after the last fault within which every build has to finish."""
+_LONGEST = 400.0
+"""Seconds after the last fault, and after each record, within which there is another one, or all is finished."""
+_LONGEST_OF_ALL = 2_000.0
+"""Seconds after the last fault within which all has to be finished: four starts a minute take their time."""
 _ASK_AGAIN_AFTER = 2.0
 _AFTERMATH = 1.0
 """Seconds for which the world then continues: nothing more may happen to the builds."""
@@ -88,12 +90,14 @@ class Driver:
         )
         """Number of submissions of each build without an answer."""
         self.on_heal: list[Callable[[], None]] = []
-        """Time at which all faults end at the latest."""
+        """What ends faults, at the latest when all of them end."""
         self.stuck = False
         """Whether the run did not finish."""
         self._nursery: trio.Nursery | None = None
         self._submitting = 0
         self._progress = trio.Event()
+        self._advanced = 0.0
+        """Time of the last record in a log of a build."""
 
     def log(self, level: str, event: JSON) -> None:
         """Note what the package logs as an error."""
@@ -132,10 +136,7 @@ class Driver:
                 nursery.start_soon(faults.cause, fault)
             await trio.sleep_until(self.scenario.heals_at)
             faults.heal()
-            self.stuck = True
-            with trio.move_on_after(LONGEST):
-                await self._all_over()
-                self.stuck = False
+            self.stuck = not await self._all_over()
             await trio.sleep(_AFTERMATH)
             for who, build in self.memory.kept(lambda build: build in self.over):
                 self.trace.add("remembers", who, build)
@@ -143,12 +144,18 @@ class Driver:
             nursery.cancel_scope.cancel()
         return self.trace
 
-    async def _all_over(self) -> None:
+    async def _all_over(self) -> bool:
+        """Wait until all builds have finished; returns whether they have."""
+        healed = self._advanced = trio.current_time()
         while not self._is_over():
+            now = trio.current_time()
+            if now > min(healed + _LONGEST_OF_ALL, self._advanced + _LONGEST):
+                return False
             assert len(self.trace.steps) < _MOST_STEPS, "it goes round in circles"
             self._progress = trio.Event()
             with trio.move_on_after(1.0):
                 await self._progress.wait()
+        return True
 
     def _is_over(self) -> bool:
         names = {build["id"] for build in self.scenario.builds}
@@ -165,6 +172,7 @@ class Driver:
         self.world.kept(stream, kept)
         if stream.name != LOG or kept.subject == SENTINEL:
             return
+        self._advanced = trio.current_time()
         build = kept.subject.rpartition(".")[2]
         if any(word in kept.data for word in _FAILURES):
             self.trace.add("failed", build=build)
