@@ -126,7 +126,6 @@ class Beats:
             pulse.since = self._timers.now()
             if pulse.lost:
                 # It was late, and is not lost.
-                self._sending.go_on(call)
                 self.watch(call)
 
     def _drop_malformed(self, call: Call, message: Message, error: InvalidJSON) -> None:
@@ -154,6 +153,9 @@ class Beats:
         pulse = pulses.get(call)
         if pulse is None:
             pulse = pulses[call] = Pulse()
+        if pulse.lost:
+            # It was about to fail for that, and has the rest of its time now.
+            self._sending.go_on(call)
         pulse.within, pulse.lost, pulse.since = within, False, self._timers.now()
         if pulse.timer is None or pulse.timer.cancelled:
             pulse.timer = self._timers.start(within, self._look, call)

@@ -13,6 +13,7 @@ from support.bench import KEY, Bench, open_bench, reply, request
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from scheduler.dispatch import returned
+from scheduler.dispatch.call import Call
 from scheduler.errors import BusFull
 
 
@@ -192,6 +193,22 @@ async def test_a_connector_that_is_back_has_its_whole_time_to_beat(autojump_cloc
         attempt = await bench.send()
         await trio.sleep(25)
         await come_back(bench, "b1/a/1")
+        await trio.sleep(25)
+        assert attempt.ended == []
+
+
+async def test_a_connector_that_is_back_just_as_it_was_lost_has_its_time_again(
+    autojump_clock: MockClock,
+) -> None:
+    """Its request is sent again, and not given up while the captured replies are looked at."""
+    async with open_bench(heartbeat=30, timeout=100) as bench:
+        expired: list[Call] = []
+        bench.connectors.sending._on_expired = expired.append
+        attempt = await bench.send()
+        await trio.sleep(31)
+        assert expired == [attempt.call]
+        await come_back(bench, "b1/a/1")
+        attempt.call.time_out()
         await trio.sleep(25)
         assert attempt.ended == []
 
