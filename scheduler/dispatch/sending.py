@@ -101,7 +101,7 @@ class Sending:
         self._start_timeout = start_timeout
         self._forget = forget
         self._tenure = tenure
-        self.held = None if tenure is None else HeldRequests(tenure, self.publish)
+        self.held = None if tenure is None else HeldRequests(tenure, self._let_leave)
         """Requests held back while this process may not send; `HeldRequests.run` has to be running."""
         self._log = RateLimitedLog()
 
@@ -163,6 +163,14 @@ class Sending:
             pulse.sent = self._timers.now()
         if call.departing is not None:
             call.departing(call)
+
+    def _let_leave(self, call: Call) -> None:
+        """Publish a request that was held back."""
+        if not call.maybe_out and call.timer is not None:
+            # It has not had its time yet; of what may be out the time goes on.
+            self._timers.cancel(call.timer)
+            self.arm(call)
+        self.publish(call)
 
     def hold_back(self, calls: Iterable[Call]) -> None:
         """Hold back requests until their builds are confirmed: those that wait, and what goes out again."""

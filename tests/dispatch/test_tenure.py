@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from scheduler.dispatch.client import ConnectorClient
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import Fenced
+from scheduler.plan.outcome import Outcome
 
 SUBJECT = "vpc.create.aws"
 
@@ -102,6 +103,34 @@ async def test_without_it_a_request_waits(autojump_clock: MockClock, bench: Benc
         await wait_all_tasks_blocked()
         assert bench.requests == bench.right.asked == ["b1"]
         assert not call.is_queued
+
+
+async def test_what_was_held_back_has_all_of_its_time_from_when_it_leaves(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """Its connector has not had any of it."""
+    async with bench.running() as client:
+        bench.right.held = False
+        call = client.send(request("a", build="b1", _timeout=10))
+        await trio.sleep(9)
+        bench.right.give()
+        await trio.sleep(9)
+        assert call.answer is None
+        await trio.sleep(2)
+        assert isinstance(call.answer, Outcome)
+
+
+async def test_what_goes_out_again_has_the_rest_of_its_time(autojump_clock: MockClock, bench: Bench) -> None:
+    """A connector may have it already."""
+    async with bench.running() as client:
+        call = client.send(request("a", build="b1", _timeout=10))
+        await trio.sleep(5)
+        bench.right.held = False
+        client.sending.publish_again(call)
+        await trio.sleep(1)
+        bench.right.give()
+        await trio.sleep(5)
+        assert isinstance(call.answer, Outcome)
 
 
 async def test_what_waits_for_a_connection_is_held_back_as_well(
