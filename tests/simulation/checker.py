@@ -7,6 +7,7 @@ checker is one class, longer than others: every rule reads the same knowledge, s
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -54,6 +55,8 @@ _LONG_ENOUGH = 5.0
 """Seconds within which processes learn that the logs are there again."""
 _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
+_SHORT_PAUSE = 5.0
+"""Seconds for which a process may stand still and take that for time that passed."""
 _READING = 0.5
 """Seconds that it may take to read the log of a build."""
 _ANSWER = 1.0
@@ -95,6 +98,8 @@ class Checker:
         self._tokens: dict[str, tuple[str, str, str]] = {}
         self._orders: dict[str, tuple[float, str, str, str]] = {}
         """By where it is answered: when something was asked, the verb, the build, the component."""
+        self._pauses: dict[str, list[tuple[float, float]]] = {}
+        """By process: when it stood still, and until when."""
         self._pulses = Pulses(self._wrong, self._interruptions)
         self._tenures = Tenures(
             scenario.instances, scenario.cluster.servers, self._wrong, self._interruptions
@@ -145,6 +150,8 @@ class Checker:
             "hung up": self._interrupted,
             "lost": self._interrupted,
             "killed": self._interrupted,
+            "paused": self._paused,
+            "goes on": self._goes_on,
             "ends": self._interrupted,
         }
         self._now = 0.0
@@ -491,8 +498,11 @@ class Checker:
             elif kind in {"killed", "ends"}:
                 outage, lost = 0.0, None
                 break
-        # Of what was held back before it left, as the lease had run out, a part may have counted.
+        # Of the time before it left a part may have counted: for as long as a break goes unnoticed, and while
+        # the process stood still for a short time.
         held_back = min(_TICK, max(0.0, first - one.began))
+        for begin, end in self._pauses.get(who, ()):
+            held_back += min(_SHORT_PAUSE, max(0.0, min(end, first) - max(begin, one.began)))
         alone = not build.changed_hands and len({sender for _, sender in one.departures}) == 1
         if alone and self._now < first + seconds + outage - held_back - 0.05:
             self._wrong(f"{name}: {component} timed out {self._now - first:.2f} s after it left")
@@ -505,6 +515,13 @@ class Checker:
         return ""
 
     # What processes do.
+
+    def _paused(self, step: Step) -> None:
+        self._pauses.setdefault(step.who, []).append((step.time, math.inf))
+
+    def _goes_on(self, step: Step) -> None:
+        begin, _ = self._pauses[step.who].pop()
+        self._pauses[step.who].append((begin, step.time))
 
     def _interrupted(self, step: Step) -> None:
         self._interruptions.setdefault(step.who, []).append((step.time, step.kind))
