@@ -220,7 +220,6 @@ class Checker:
         if GIVEN_HEADER in headers:
             # From here on nobody sends anything or writes, until it is taken up.
             build.given_by, build.owner = who, ""
-            self._gauges.given(name)
         for event in record.events:
             assert not isinstance(event, Elsewhere)
             self._event(name, build, n, who, event)
@@ -615,6 +614,9 @@ class Checker:
         # Behind the instance, the epoch and the number stands what makes it unlike any other.
         record = record.removesuffix(LEFT).rpartition("-")[0]
         build.asked[step.who] = int(record.rpartition("-")[2])
+        if step.detail[0].endswith(LEFT):
+            # Its walk has ended, and holds nothing any more; until the build is taken up nobody does.
+            self._gauges.given(step.build)
         # One that would be the first of a log is how a second submission is settled: it is refused.
         if step.who in build.fenced and not takes_up and not record.endswith("-1-1"):
             self._wrong(f"G7 {step.build}: {step.who} is fenced, and writes {record}")
@@ -630,7 +632,9 @@ class Checker:
             build.fenced.add(step.who)
 
     def _progress(self, step: Step) -> None:
-        self._times.told(step.build, self._builds[step.build], step.who, json.loads(step.detail), self._now)
+        events = json.loads(step.detail)
+        self._times.told(step.build, self._builds[step.build], step.who, events, self._now)
+        self._gating.told(step.build, events, self._now)
 
     def _remembers(self, step: Step) -> None:
         # Another one that hears nothing for a while need not know.

@@ -29,7 +29,15 @@ class Gating:
         self._asked: set[tuple[str, str, str]] = set()
         self._since: dict[tuple[str, str], float] = {}
         """When everything that a gate depends on was completed."""
+        self._told: dict[tuple[str, str], float] = {}
+        """When a process told first that a gate asks: the log may say it only after an outage."""
         self._added: dict[tuple[str, str], float] = {}
+
+    def told(self, name: str, events: list[JSON], now: float) -> None:
+        """Note what a process tells of a build."""
+        for event in events:
+            if event.get("event") == "gated":
+                self._told.setdefault((name, event["component"]), now)
 
     def ordered(self, verb: str, build: str, component: str) -> None:
         """Note that an operator asks for something."""
@@ -44,6 +52,7 @@ class Gating:
         for component in _gates_of(build):
             if afresh or build.components[component].settled is not None:
                 self._since.pop((name, component), None)
+                self._told.pop((name, component), None)
                 self._added.pop((name, component), None)
             if (name, component) not in self._since and _is_reached(build, component):
                 self._since[name, component] = now
@@ -72,7 +81,9 @@ class Gating:
         added = self._added.get((name, component), 0.0)
         if own is None or abs(own + added - seconds) > 1e-3:
             self._wrong(f"{name}: the time of {component} is over after {seconds} s, and it has {own}")
-        elif self._agree and now < self._since.get((name, component), now) + seconds - _HASTE:
+            return
+        begins = [times[name, component] for times in (self._since, self._told) if (name, component) in times]
+        if self._agree and begins and now < min(begins) + seconds - _HASTE:
             self._wrong(f"{name}: the time of {component} is over too early")
 
 
