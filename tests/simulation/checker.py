@@ -82,7 +82,7 @@ class Checker:
         self.problems: list[str] = []
         self._scenario = scenario
         self._rulebook = Rulebook(scenario)
-        self._gauges = Gauges(scenario, self._rulebook, self._wrong)
+        self._gauges = Gauges(scenario, self._rulebook, self._wrong, lambda: self._now)
         self._times = Times(scenario, self._wrong)
         self._replies = Replies(scenario, self._wrong)
         self._ordering = Ordering(scenario, self._rulebook, self._wrong)
@@ -816,6 +816,7 @@ class Checker:
 
     def _end_of_the_run(self, step: Step) -> None:
         self._ended_at = step.time
+        self._gauges.end()
 
     def _reading_took(self, build: Build, who: str) -> float:
         """Seconds that a process had, from its record of taking a build up until the log was purged."""

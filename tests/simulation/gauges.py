@@ -4,6 +4,8 @@ A request counts from when it leaves until it is answered, or may have been give
 service counts it, so that what is wrong here is wrong.
 """
 
+import math
+from collections import deque
 from collections.abc import Callable
 
 from attrs import define
@@ -19,6 +21,8 @@ _QUIET = {"connector dies", "cut connector", "cut client", "consumers", "clock"}
 """Faults that keep no request from leaving soon after it has its slot."""
 _UNDER_WAY = 3.0
 """Seconds that may lie between the slot of a request and its departure, where all is well."""
+_UNWRITTEN = 0.1
+"""Seconds that may lie between the end of a request for its process and the record which shows that end."""
 _RECORDS = 2
 """Records after new limits in which components may be started that had their slots before."""
 
@@ -32,6 +36,18 @@ class _Flight:
     who: str
     until: float
     """When it may have been given up."""
+    ended: float = math.inf
+    """When its process had no more of it."""
+
+
+@define(eq=False)
+class _Weight:
+    """Requests in flight from a process at a time, to be weighed once it is known which had ended by then."""
+
+    at: float
+    name: str
+    size: int
+    flying: list[_Flight]
 
 
 @define(eq=False)
@@ -44,11 +60,26 @@ class _Own:
 
 
 class Gauges:
-    """Counts over all processes, those that have ended included; bytes for each of them."""
+    """Counts over all processes, those that have ended included; bytes for each of them.
 
-    def __init__(self, scenario: Scenario, rulebook: Rulebook, wrong: Callable[[str], None]) -> None:
+    Args:
+        scenario: has the bound on bytes.
+        rulebook: has the limits.
+        wrong: is told of what is wrong.
+        clock: returns the time of the world.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        rulebook: Rulebook,
+        wrong: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
         self._rulebook = rulebook
         self._wrong = wrong
+        self._clock = clock
+        self._weights: deque[_Weight] = deque()
         self._most = scenario.operating.max_bytes or Settings().max_bytes_in_flight
         self._flights: dict[str, _Flight] = {}
         """By attempt."""
@@ -75,7 +106,10 @@ class Gauges:
         self._flights[attempt.id] = _Flight(name, change["_component_id"], subject, size, who, until)
         if not counts:
             return
-        self._weigh(name, who, size, now)
+        flying = [one for one in self._flights.values() if one.who == who and one.until > now]
+        self._weights.append(_Weight(now, name, size, flying))
+        while self._weights[0].at + _UNWRITTEN < now:
+            self._weigh(self._weights.popleft())
         for rule in self._rulebook.limits:
             self._check(rule, "", who, subject, now)
         own = self._own[name]
@@ -84,16 +118,22 @@ class Gauges:
         for rule in own.rules:
             self._check(rule, name, who, subject, now)
 
-    def _weigh(self, name: str, who: str, size: int, now: float) -> None:
+    def end(self) -> None:
+        """Weigh what is left, at the end of the run."""
+        while self._weights:
+            self._weigh(self._weights.popleft())
+
+    def _weigh(self, weight: _Weight) -> None:
         """No more bytes than may be, but for one large request; and a share of them for each build."""
-        flying = [one for one in self._flights.values() if one.who == who and one.until > now]
+        flying = [one for one in weight.flying if one.ended > weight.at + _UNWRITTEN]
         large = [one for one in flying if one.size > self._most // 4]
         total = sum(one.size for one in flying) - sum(one.size for one in large)
-        own = sum(one.size for one in flying if one.build == name and one not in large)
+        own = sum(one.size for one in flying if one.build == weight.name and one not in large)
+        what = f"G8 {weight.name}: at {weight.at:.4f} there are {total} bytes in flight"
         if total > self._most or len(large) > 1:
-            self._wrong(f"G8 {name}: {who} has {total} bytes in flight, and {len(large)} large requests")
-        if size <= self._most // 4 and own > self._most - total:
-            self._wrong(f"G8 {name}: {who} has {own} bytes in flight, and leaves {self._most - total}")
+            self._wrong(f"{what}, and {len(large)} large requests")
+        if weight.size <= self._most // 4 and own > self._most - total:
+            self._wrong(f"{what}, {own} of them its own, and {self._most - total} are left")
 
     def _check(self, rule: LimitRule, name: str, who: str, subject: str, now: float) -> None:
         if not rule.matches(subject):
@@ -125,11 +165,12 @@ class Gauges:
         """A process leaves a build to another one: it has no room for its requests any more."""
         for one in self._flights.values():
             if one.build == name:
-                one.who = ""
+                one.who, one.ended = "", min(one.ended, self._clock())
 
     def answered(self, attempt: str) -> None:
         """It has its answer, or nobody received it."""
-        self._flights.pop(attempt, None)
+        if (one := self._flights.pop(attempt, None)) is not None:
+            one.ended = min(one.ended, self._clock())
 
     def ended(self, name: str, component: str) -> None:
         """Note that the attempt of a component has ended by the log."""
@@ -141,4 +182,4 @@ class Gauges:
 
     def _drop(self, which: Callable[[_Flight], bool]) -> None:
         for attempt in [attempt for attempt, one in self._flights.items() if which(one)]:
-            del self._flights[attempt]
+            self.answered(attempt)
