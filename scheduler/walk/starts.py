@@ -228,16 +228,20 @@ class Starts:
     def send_again(self) -> None:
         """Send requests again that may have been lost with a connection, where the settings say so.
 
-        A request known to have reached the broker is sent again only where they say ``always``. Once this
-        process stops, or gives the build away, all that is the next one's to do.
+        A request known to have reached the broker is sent again only where they say ``always``. A process
+        that stops, or gives the build away, sends nothing: it leaves them to the next one, rather than wait
+        in vain.
         """
-        if self._plan.state.stopped:
-            return
         again = []
+        state = self._plan.state
         for call in [call for call in self._runs.calls if call.lost]:
             resend = self._resending(call.request.subject)
-            unsure = resend is Resend.UNSENT and not call.reached and not self._plan.state.halted
-            if resend is Resend.ALWAYS or unsure:
+            unsure = resend is Resend.UNSENT and not call.reached
+            if state.stopped:
+                if self._recording.resumable and (unsure or resend is Resend.ALWAYS):
+                    self._connectors.hand_over(self._plan.build.id)
+                    call.abandon()
+            elif resend is Resend.ALWAYS or (unsure and not state.halted):
                 again.append(call.request.component)
                 if call.expired:
                     self._connectors.arm(call)

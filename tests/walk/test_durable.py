@@ -483,14 +483,29 @@ async def test_what_is_lost_with_a_connection_is_sent_again(
         assert {(one.headers or {})["Nats-Msg-Id"] for one in run.world.sent} == {"b1/a/1"}
 
 
-async def test_a_build_that_is_left_sends_nothing_again() -> None:
-    """Whatever the policy says: what may be lost is the next process's to send."""
-    async with open_run(document("a"), resend=Resend.ALWAYS) as run:
+@pytest.mark.parametrize(
+    ("resend", "reached", "left"),
+    [
+        (Resend.UNSENT, False, True),
+        (Resend.UNSENT, True, False),
+        (Resend.ALWAYS, True, True),
+        (Resend.NEVER, False, False),
+    ],
+)
+async def test_what_is_lost_while_the_process_stops_is_left_to_the_next_one(
+    resend: Resend, reached: bool, left: bool
+) -> None:
+    """It sends nothing any more, and must not wait until what nobody has got times out."""
+    async with open_run(document("a"), resend=resend) as run:
+        [(_, departure)] = run.store.departures
+        departure.reached = reached
         run.walk.stop()
         await reconnect(run)
         run.walk.send_again()
         await wait_all_tasks_blocked()
         assert run.asked == ["a"]
+        assert run.ends == left
+        assert not [step for step in run.store.committed if step.startswith("settled")]
 
 
 async def test_what_was_answered_is_not_lost() -> None:
