@@ -166,8 +166,8 @@ class Sending:
 
     def _let_leave(self, call: Call) -> None:
         """Publish a request that was held back."""
-        if not call.maybe_out and call.timer is not None:
-            # It has not had its time yet; of what may be out the time goes on.
+        if call.timer is not None and (call.expired or not call.maybe_out):
+            # It has not had its time yet; of what may be out the time goes on, unless it is over.
             self._timers.cancel(call.timer)
             self.arm(call)
         self.publish(call)
@@ -275,6 +275,9 @@ class Sending:
     def _expire(self, call: Call) -> None:
         if call.closed or call.answered or not call.expired:
             # It was answered before its turn came, or was given more time.
+            return
+        if self.held is not None and call in self.held:
+            # It is about to be sent again, and has its time again then.
             return
         if call.outgoing is not None and call.wanted and not call.maybe_out and call.outgoing.withdraw():
             # It stood in the queue all that time and never left, so it has not had its time yet.

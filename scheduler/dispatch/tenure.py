@@ -72,6 +72,9 @@ class HeldRequests:
     def __len__(self) -> int:
         return len(self._held)
 
+    def __contains__(self, call: Call) -> bool:
+        return call in self._held
+
     def hold(self, call: Call) -> None:
         """Hold a request back; synchronous."""
         call.outgoing = HeldBack(self, call)

@@ -213,7 +213,14 @@ class Restart:
 
     def _on_connected(self) -> None:
         self._reconnected.set()
-        self._resent = trio.Event()
+        before, self._resent = self._resent, trio.Event()
+        # Whoever waits for that one waits for this one now.
+        before.set()
+
+    async def _until_resent(self) -> None:
+        """Wait until what was lost with the connection before the present one was sent again."""
+        while not self._resent.is_set():
+            await self._resent.wait()
 
     async def _time_out(self) -> None:
         """Time out expired attempts for which no reply has come or was captured.
@@ -228,7 +235,7 @@ class Restart:
                     await self._captured.caught_up()
                 except BusError as error:
                     _log.error("cannot look at the captured replies", error=str(error))
-                await self._resent.wait()
+                await self._until_resent()
             for call in (call for call in calls if call.expired):
                 # After the replies of its build that wait for their turn.
                 self._connectors.dispatcher.take(call.request.build, call.time_out)

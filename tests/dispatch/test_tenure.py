@@ -133,6 +133,25 @@ async def test_what_goes_out_again_has_the_rest_of_its_time(autojump_clock: Mock
         assert isinstance(call.answer, Outcome)
 
 
+async def test_what_is_held_back_again_does_not_time_out_before_it_leaves(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """Its first copy may have been lost: then no connector has had any of its time."""
+    async with bench.running() as client:
+        call = client.send(request("a", build="b1", _timeout=10))
+        await trio.sleep(5)
+        bench.right.held = False
+        client.sending.publish_again(call)
+        await trio.sleep(20)
+        assert call.answer is None
+        bench.right.give()
+        await trio.sleep(9)
+        assert bench.requests == ["b1", "b1"]
+        assert call.answer is None
+        await trio.sleep(2)
+        assert isinstance(call.answer, Outcome)
+
+
 async def test_what_waits_for_a_connection_is_held_back_as_well(
     autojump_clock: MockClock, bench: Bench
 ) -> None:
