@@ -574,7 +574,7 @@ class Checker:
         build.stray.add(identity)
 
     def _sent_again(self, name: str, build: Build, component: str, one: Attempt, who: str) -> None:
-        if one.unheard or self._pulses.takes(one.id):
+        if one.unheard or self._pulses.takes(one.id, who, self._now):
             return
         resend = self._scenario.resend
         if resend != "always" and build.knows(who, one.sent_at):

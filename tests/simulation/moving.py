@@ -25,6 +25,8 @@ _SECONDS = {
     "SETTLED": 0.1,
     "REFUSED_REST": 1.0,
 }
+_UNTIL = 60.0
+"""Seconds from the beginning within which builds move: what a few starts a minute keep back would move on."""
 
 
 def moves(seed: int, instances: int) -> bool:
@@ -33,6 +35,8 @@ def moves(seed: int, instances: int) -> bool:
 
 
 def _anything(_: int, burdens: Iterable[Burden], takers: Iterable[Taker]) -> list[Move]:
+    if trio.current_time() > _UNTIL:
+        return []
     ready = [one for one in takers if one.takes and one.age <= FRESH]
     # Those with the most left first: they may be under way when they are moved.
     burdens = sorted(burdens, key=lambda one: (-one.left, one.build))

@@ -63,6 +63,8 @@ class Pulses:
     """When the request left, and somebody received it or it was the first time."""
     _returned: Counter[str] = field(factory=Counter)
     """How often a connector that was back has named an attempt, and it was not sent again for that yet."""
+    _asked: dict[str, float] = field(factory=dict)
+    """When each attempt was sent again last for that."""
 
     def beat(self, attempt: str, now: float) -> None:
         """A heartbeat reaches the broker."""
@@ -81,11 +83,18 @@ class Pulses:
         """A connector is back."""
         self._returned.update(attempts)
 
-    def takes(self, attempt: str) -> bool:
-        """Tell whether an attempt may be sent again, as its connector has asked for it; it then has been."""
-        if not self._returned[attempt]:
+    def takes(self, attempt: str, who: str, now: float) -> bool:
+        """Tell whether an attempt may be sent again, as its connector has asked for it; it then has been.
+
+        What was sent for that may have been lost with the connection, and is sent once more then.
+        """
+        if self._returned[attempt]:
+            self._returned[attempt] -= 1
+        elif not any(
+            kind == "lost" and at >= self._asked.get(attempt, now) for at, kind in self.interruptions[who]
+        ):
             return False
-        self._returned[attempt] -= 1
+        self._asked[attempt] = now
         return True
 
     def lost(self, name: str, build: Build, attempt: Attempt | None, text: str, now: float) -> None:
