@@ -136,8 +136,11 @@ class Driver:
                 nursery.start_soon(faults.cause, fault)
             await trio.sleep_until(self.scenario.heals_at)
             faults.heal()
-            self.stuck = not await self._all_over()
-            await trio.sleep(_AFTERMATH)
+            self.stuck = True
+            while self.stuck and await self._all_over():
+                await trio.sleep(_AFTERMATH)
+                # What an operator asked for long ago may have begun a new run only now.
+                self.stuck = not self._is_over()
             for who, build in self.memory.kept(lambda build: build in self.over):
                 self.trace.add("remembers", who, build)
             self.trace.add("end")
