@@ -99,13 +99,14 @@ class Pulses:
 
     def lost(self, name: str, build: Build, attempt: Attempt | None, text: str, now: float) -> None:
         """Note that an attempt failed since there was no heartbeat."""
-        if attempt is None or not attempt.departures:
+        # Of what an earlier process has begun its successor cannot know whether it has left.
+        if attempt is None or not (attempt.departures or build.changed_hands):
             self.wrong(f"{name}: a connector is lost that was never asked: {text}")
             return
         if "not retryable" in text:
             self.wrong(f"{name}: {attempt.id} is not tried again, and its connector was only lost")
         seconds, who = float(text.split()[5]), build.instances[-1]
-        signs = list(self._sent[attempt.id])
+        signs = list(self._sent.get(attempt.id, ()))
         signs += [at for at, kind in self.interruptions[who] if kind == "connected"]
         signs += [build.loaded_at[who]] if who in build.loaded_at else []
         signs += [at for at in self._beats.get(attempt.id, ()) if self._is_heard(who, at)]
