@@ -155,11 +155,14 @@ class Fleet:
         Raises:
             BusError: the leases cannot be read.
         """
+        began = trio.current_time()
         try:
-            leases = (await self._bucket.read()).values()
+            leases = await self._bucket.read()
         except StreamNotFound:
             return self._owners
-        return self._owners.union(found.lease.instance for found in leases)
+        # Should the bucket be removed before the next look, these hold until they lapse all the same.
+        self._judge.look(began, leases)
+        return self._owners.union(found.lease.instance for found in leases.values())
 
     def find(self, instance: str) -> Member | None:
         """Return the member whose process has this name; None where it has no lease (any more)."""

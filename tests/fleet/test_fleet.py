@@ -16,7 +16,7 @@ from scheduler.errors import JetStreamUnavailable, NotPermitted
 from scheduler.fleet.absences import UNASKED, answer_of
 from scheduler.fleet.bucket import STREAM, LeaseBucket
 from scheduler.fleet.fleet import NEWS, Fleet, NameInUse, Superseded
-from scheduler.fleet.lease import PERIOD, RENEW_WITHIN, Lease, Load
+from scheduler.fleet.lease import LEASE, PERIOD, RENEW_WITHIN, Lease, Load
 from scheduler.jetstream.api import JetStream
 
 
@@ -585,3 +585,27 @@ async def test_the_others_are_told_of_many_orphans_at_once(
         first.tell_of_orphans()
         await trio.sleep(0.1)
         assert two.changes == changes + 1
+
+
+async def test_what_replaced_a_process_owns_its_builds(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Until the replaced one notices with its next renewal, it must not take them for builds of nobody."""
+    first, second = Instance(fake_bus, "a-1", "a"), Instance(fake_bus, "a-2", "a")
+    await first.fleet.join()
+    await second.fleet.keeper.take()
+    await first.fleet.look()
+    assert first.fleet.owners() == {"a-1", "a-2"}
+
+
+async def test_a_lease_that_was_seen_once_holds_though_the_bucket_is_removed(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """Also one that was seen before this process has joined: its holder may be about to write it again."""
+    await Instance(fake_bus, "a-1").fleet.join()
+    second = Instance(fake_bus, "b-1")
+    assert await second.fleet.leased() == {"a-1", "b-1"}
+    server.remove_stream("KV_SCHEDULER")
+    async with second.running() as fleet:
+        assert fleet.owners() == {"a-1", "b-1"}
+        assert await until(lambda: fleet.owners() == {"b-1"}) > LEASE - PERIOD
