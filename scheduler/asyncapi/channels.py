@@ -22,7 +22,7 @@ from scheduler.dispatch.cancelling import CANCEL
 from scheduler.dispatch.returned import RETURNED
 from scheduler.fleet.absences import INSTANCE, PING
 from scheduler.fleet.bucket import ELECTION, LEASES, LIMITS
-from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.news import NEWS
 from scheduler.fleet.roll import ROLL
 from scheduler.fleet.sharing import CHANGED
 from scheduler.jetstream.streams import BUCKET, LOGS, STORED_REPORTS

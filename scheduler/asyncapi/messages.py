@@ -21,9 +21,9 @@ from scheduler.dispatch.cancelling import GivenUp
 from scheduler.dispatch.pulse import HEARTBEAT, WITHIN, Beat
 from scheduler.dispatch.returned import Return
 from scheduler.dispatch.sending import ATTEMPT, KEY
-from scheduler.fleet.fleet import ORPHANS
 from scheduler.fleet.lease import Lease
 from scheduler.fleet.ledger import ShareLedger
+from scheduler.fleet.news import ORPHANS
 from scheduler.jetstream.streams import MARK_HEADER, REPORT_HEADER, SUBJECT_HEADER, SUMMARY_HEADER
 from scheduler.journal.records import (
     DIGEST_HEADER,

@@ -23,7 +23,7 @@ from scheduler.errors import BusError
 from scheduler.fleet.absences import INSTANCE
 from scheduler.fleet.bucket import BUCKET as LEASES
 from scheduler.fleet.bucket import STREAM as KV_LEASES
-from scheduler.fleet.fleet import NEWS
+from scheduler.fleet.news import NEWS
 from scheduler.fleet.sharing import CHANGED
 from scheduler.jetstream.streams import BUCKET, LOG, OBJECTS, REPLIES, REPORTS, replies_of
 from scheduler.supervision import intake

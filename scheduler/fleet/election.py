@@ -19,7 +19,6 @@ import trio
 from scheduler.errors import BusError, JetStreamUnavailable, NotPermitted
 from scheduler.fleet.absences import Returning
 from scheduler.fleet.contested import KEY, ContestedLease
-from scheduler.fleet.fleet import NEWS
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
 from scheduler.fleet.lease import (
     LEASE,
@@ -30,6 +29,7 @@ from scheduler.fleet.lease import (
     Standing,
     document,
 )
+from scheduler.fleet.news import NEWS
 from scheduler.fleet.roll import Roll
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger

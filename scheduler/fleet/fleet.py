@@ -7,31 +7,25 @@ from typing import Final
 
 import trio
 
-from scheduler.bus import Message
 from scheduler.definition.tokens import encode_token
 from scheduler.errors import BusError, JetStreamUnavailable, StreamNotFound
 from scheduler.fleet.absences import INSTANCE, PING, Absences, Answering, NameInUse
 from scheduler.fleet.bucket import LeaseBucket
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
 from scheduler.fleet.lease import PERIOD, Found, Judge, Load, Member, Standing
+from scheduler.fleet.news import News
 from scheduler.jetstream.api import JetStream
 from scheduler.runtime.logger import Logger
 
-__all__ = ["INSTANCE", "NEWS", "Fleet", "NameInUse", "Superseded"]
+__all__ = ["INSTANCE", "Fleet", "NameInUse", "Superseded"]
 
-NEWS: Final = "scheduler.fleet.news"
-"""Subject on which an instance says that its lease has changed in a way that others should not wait for."""
 CAME: Final = "another instance has come"
 WENT: Final = "another instance has gone: its builds are taken over"
 MADE_AGAIN: Final = "the bucket of the leases was removed: it is made again"
-ORPHANS: Final = b"orphans"
-"""Content of the news that there is a build which no instance has; earlier versions do not read it."""
 _BETWEEN: Final = 0.25
 """Seconds between two questions, at the start, for instances that may have gone."""
 _AGAIN: Final = 1.0
 """Seconds between them later: after the broker's restart all others are on their way back."""
-_BETWEEN_NEWS: Final = 1.0
-"""Seconds between two words of orphans."""
 _PAUSE: Final = 1.0
 _SOON: Final = 0.05
 _MOST_KNOWN: Final = 10_000
@@ -96,9 +90,7 @@ class Fleet:
         """Names of instances by process, at the last look: a later process may have the name since."""
         self._known: dict[str, None] = {}
         """Processes that were seen to have a lease, the last ones."""
-        self._news = trio.Event()
-        self._orphaned = trio.Event()
-        """Event for when the others are to be told of orphans."""
+        self._news = News(js.bus, self._on_orphans)
         self._unreadable = False
         """Whether the leases could not be read at the last look."""
 
@@ -186,7 +178,7 @@ class Fleet:
                 break
             await trio.sleep(_PAUSE)
         await self.look_until_seen()
-        self._spread()
+        self._news.spread()
         while self._absences.suspected:
             await trio.sleep(_BETWEEN)
             await self.look_until_seen()
@@ -224,14 +216,14 @@ class Fleet:
             Superseded: another process uses the name of this instance.
             BusError: the broker does not let us listen.
         """
-        await self._bus.subscribe(NEWS, self._hear)
+        await self._news.listen()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.keeper.run)
-            nursery.start_soon(self._tell_of_orphans)
+            nursery.start_soon(self._news.run)
             while True:
                 with trio.move_on_after(_AGAIN if self._absences.suspected else PERIOD):
-                    await self._news.wait()
-                self._news = trio.Event()
+                    await self._news.come()
+                self._news.seen()
                 await self.look()
 
     async def drain(self) -> None:
@@ -254,34 +246,15 @@ class Fleet:
             if await self.keeper.renew():
                 break
             await trio.sleep(_SOON)
-        self._spread()
+        self._news.spread()
 
     def tell_of_orphans(self) -> None:
         """Tell the others that there are builds which no instance has: soon, once for many. Synchronous."""
-        self._orphaned.set()
+        self._news.tell_of_orphans()
 
-    async def _tell_of_orphans(self) -> None:
-        """Tell the others of orphans where there are some, at most once in `_BETWEEN_NEWS`; never returns.
-
-        Thousands of builds may be left at once, and each of the others may leave them again.
-        """
-        while True:
-            await self._orphaned.wait()
-            self._orphaned = trio.Event()
-            self._spread(ORPHANS)
-            await trio.sleep(_BETWEEN_NEWS)
-
-    def _hear(self, message: Message) -> None:
-        self._news.set()
-        if message.data == ORPHANS:
-            self.on_change()
-
-    def _spread(self, news: bytes = b"") -> None:
-        """Tell the others to look at the leases now."""
-        try:
-            self._bus.publish(NEWS, news)
-        except BusError as error:
-            log.info("the others see it a little later", reason=str(error))
+    def _on_orphans(self) -> None:
+        # Its callback may be another one by then.
+        self.on_change()
 
     # ---- the others
 

@@ -15,8 +15,9 @@ from trio.testing import MockClock
 from scheduler.errors import JetStreamUnavailable, NotPermitted
 from scheduler.fleet.absences import UNASKED, answer_of
 from scheduler.fleet.bucket import STREAM, LeaseBucket
-from scheduler.fleet.fleet import NEWS, Fleet, NameInUse, Superseded
+from scheduler.fleet.fleet import Fleet, NameInUse, Superseded
 from scheduler.fleet.lease import LEASE, PERIOD, RENEW_WITHIN, Lease, Load
+from scheduler.fleet.news import NEWS
 from scheduler.jetstream.api import JetStream
 
 

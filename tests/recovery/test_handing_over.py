@@ -10,8 +10,9 @@ from support.instances import Other
 from trio.testing import MockClock
 
 from scheduler.fleet.bucket import LEASES, LeaseBucket
-from scheduler.fleet.fleet import NEWS, Fleet
+from scheduler.fleet.fleet import Fleet
 from scheduler.fleet.lease import Standing
+from scheduler.fleet.news import NEWS
 from scheduler.jetstream.api import JetStream
 from scheduler.journal.events import Accepted, Sent, Started
 from scheduler.service import Stopping

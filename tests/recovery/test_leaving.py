@@ -16,8 +16,8 @@ from trio.testing import MockClock
 
 from scheduler.config import parse_rules
 from scheduler.definition.strictjson import Raw
-from scheduler.fleet.fleet import NEWS
 from scheduler.fleet.lease import Standing
+from scheduler.fleet.news import NEWS
 from scheduler.fleet.sharing import Sharing
 from scheduler.jetstream.streams import LOG
 from scheduler.journal.events import Accepted, Event, Finished, Loading, Released, Reported, Sent, Started
