@@ -102,7 +102,8 @@ def test_a_build_is_seen_from_its_beginning_to_its_report(world: World) -> None:
         connectors.release("gate")
         assert stream.until("end") == {"reason": "finished"}
     submitter.done(document)
-    eventually(lambda: site.build(name)["status"] == "done")
+    # It is done as its report is about to leave, and has ended when that is stored.
+    eventually(lambda: "ended" in site.build(name))
     assert site.build(name, "states")["states"] == "cc"
     report = site.build(name, "report")
     assert "hunter2" not in json.dumps(report)

@@ -180,6 +180,8 @@ class Following:
                 self._refused(refused)
             else:
                 self.trouble, self._unknown = self._desk.trouble(), False
+                # Whoever is told of the end asks for the rest at once.
+                self._wholes.note(self.build, self.summary)
                 table = self.table
                 if table is not None:
                     other = text(self.summary.get("source")) != table.source

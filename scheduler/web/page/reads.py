@@ -97,8 +97,9 @@ class Reads:
         return Reply(body)
 
     async def _status(self, build: str) -> Reply:
-        found = await self._wholes.get(build)
         summary = await self._desk.ask("get", {"id": build, "components": False})
+        self._wholes.note(build, summary)
+        found = await self._wholes.get(build)
         return await self._made(lambda: _table(found).describe(summary))
 
     async def _layout(self, request: Request, build: str) -> Reply:

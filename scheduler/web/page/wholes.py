@@ -91,6 +91,14 @@ class Wholes:
             self._forget()
         return found
 
+    def note(self, build: str, summary: Mapping[str, Any]) -> None:
+        """Note a later answer to ``get``: a build whose status is another one is not good any more."""
+        entry = self._entries.get(build)
+        if entry is None or entry.whole is None:
+            return
+        if any(entry.whole.answer.get(name) != summary.get(name) for name in ("status", "ended")):
+            entry.until = float("-inf")
+
     async def run(self) -> None:
         """Drop what nobody asks for any more; never returns."""
         while True:

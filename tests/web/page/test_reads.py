@@ -199,6 +199,17 @@ async def test_without_a_service_there_is_a_reason() -> None:
         assert (await page.client.get("/")).status_code == 200
 
 
+async def test_a_change_of_status_is_seen_at_once() -> None:
+    """However long a build is kept that took long to fetch."""
+    async with visited() as page:
+        await page.read(of("b1", "events"))
+        await page.site.bus.request("scheduler.build.pause", b'{"id": "b1"}')
+        assert (await page.read(of("b1")))["status"] == "paused"
+        found = await page.read(of("b1", "events"))
+        assert found["status"] == "paused"
+        assert "order" in {one["event"] for one in found["events"]}
+
+
 async def test_builds_are_searched_filtered_and_paged() -> None:
     """Each is on one page; those that run come first, then the newest."""
     async with visited(None) as page:
