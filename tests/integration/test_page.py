@@ -110,7 +110,8 @@ def test_a_build_is_seen_from_its_beginning_to_its_report(world: World) -> None:
     assert report["masked"]
     [row] = site.get("api/builds?state=done")[1]["builds"]
     assert (row["id"], row["progress"]) == (name, 1.0)
-    assert [one["event"] for one in site.build(name, "events")["events"]][-1] == "ended"
+    found = site.build(name, "events")["events"]
+    assert found[-1]["event"] == "ended", found
 
 
 def test_any_instance_shows_the_builds_of_all(world: World) -> None:

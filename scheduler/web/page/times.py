@@ -82,7 +82,7 @@ def events_of(found: Whole, orders: Sequence[Mapping[str, Any]], *, after: int, 
     for row in found.rows:
         yield_now()
         events += _of_component(row)
-    events.sort(key=_time_of)
+    events.sort(key=_place_of)
     total = len(events)
     begin = max(0, total - limit) if after < 0 else min(after, total)
     page = [{"n": begin + place} | event for place, event in enumerate(events[begin : begin + limit])]
@@ -95,9 +95,12 @@ def events_of(found: Whole, orders: Sequence[Mapping[str, Any]], *, after: int, 
     }
 
 
-def _time_of(event: Mapping[str, Any]) -> float:
-    time: float = event["time"]
-    return time
+_FIRST_AND_LAST: Final = {"accepted": -1, "ended": 1}
+
+
+def _place_of(event: Mapping[str, Any]) -> tuple[int, float]:
+    # A log has these two to the millisecond, and all between them to the microsecond.
+    return _FIRST_AND_LAST.get(event["event"], 0), event["time"]
 
 
 def _of_build(found: Whole) -> Iterator[Document]:
