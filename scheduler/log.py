@@ -17,6 +17,7 @@ from scheduler.definition.secrets.names import MASK, is_secret_name
 from scheduler.definition.secrets.patterns import mask_named, may_tell
 from scheduler.runtime.logger import drop_below
 from scheduler.text import mask_url, printable
+from scheduler.tracing.lines import TRACED
 
 EventDict: TypeAlias = MutableMapping[str, Any]
 
@@ -38,6 +39,7 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             # Made text already here: the console renderer would show local variables, passwords among them.
@@ -56,6 +58,15 @@ def configure_logging(level: str = "info", style: str = "auto") -> None:
         handlers=[_ToStructlog()],
         force=True,
     )
+
+
+def add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Add the ids of trace and span to a line about a build that has a trace; a processor of structlog."""
+    if TRACED and isinstance(build := event.get("build"), str) and (traced := TRACED.get(build)) is not None:
+        component = event.get("component")
+        event["trace_id"] = traced.trace_id
+        event["span_id"] = traced.span_id(component if isinstance(component, str) else None)
+    return event
 
 
 def mask_secrets(_logger: object, _method: str, event: EventDict) -> EventDict:

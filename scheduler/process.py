@@ -1,5 +1,6 @@
 """The service as a process: its signals, its broker, its store, and its exit code."""
 
+import os
 import secrets
 import signal
 import sys
@@ -12,6 +13,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from scheduler import __version__
 from scheduler.bus import Bus, Listener, Presence
 from scheduler.bus.beside import open_beside
 from scheduler.bus.listener import open_listener
@@ -32,6 +34,7 @@ from scheduler.stores.absence import await_jetstream
 from scheduler.stores.ernest import ErnestStore
 from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.memory import MemoryStore
+from scheduler.tracing.opening import open_tracer
 from scheduler.web.opening import open_board
 from scheduler.web.systemd import keep_told, open_sd_notify, watchdog_of
 
@@ -94,6 +97,7 @@ async def run_service(settings: Settings) -> int:
         PortUnusable: the port for metrics and health cannot be listened on.
     """
     signals = _Signals()
+    tracer = open_tracer(os.environ, name=settings.name, version=__version__)
     with Watchdog() as watchdog, open_sd_notify() as notify:
         async with open_board(settings) as board, trio.open_nursery() as nursery:
             nursery.start_soon(watchdog.beat)
@@ -116,6 +120,7 @@ async def run_service(settings: Settings) -> int:
                     shared=to.shared,
                     collects=True,
                     stopping=signals.stopping,
+                    tracer=tracer,
                 )
                 shown = board.showing(service.figures, service.console)
                 with _recording_hangs(watchdog, to.options, store), shown:

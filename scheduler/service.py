@@ -51,7 +51,7 @@ from scheduler.supervision.reporting import Publisher
 from scheduler.supervision.roster import Roster
 from scheduler.supervision.runner import Runner
 from scheduler.supervision.supervisor import Supervisor
-from scheduler.web.console import Console
+from scheduler.tracing.tracer import Tracer
 from scheduler.web.figures import Figures
 from scheduler.web.health import Health
 
@@ -64,6 +64,8 @@ _GOODBYE = 0.3
 """Seconds for the server to confirm that it has all that we sent."""
 _LAST_NOTICES = 1.0
 """Seconds to send, at the end, the notifications that wait."""
+_LAST_SPANS = 1.0
+"""Seconds to send, at the end, the spans that wait."""
 
 
 @define
@@ -97,6 +99,7 @@ class Service:
         executor: does long work beside the loop.
         stopping: request to stop, other than by `stop`.
         poster: posts notifications; where it is None, one is made if the settings ask for notifications.
+        tracer: begins the traces of builds, and takes their spans.
     """
 
     def __init__(
@@ -114,8 +117,10 @@ class Service:
         executor: Executor | None = None,
         stopping: Stopping | None = None,
         poster: Poster | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
+        self._tracer = tracer or Tracer()
         self._poster = poster
         self._bus = bus
         self._asked = bus if asked is None else asked
@@ -244,6 +249,7 @@ class Service:
                 await recovery.mark_stable()
                 await persistence.drain(self._settings.grace)
                 async with trio.open_nursery() as last:
+                    last.start_soon(self._tracer.finish, _LAST_SPANS)
                     if notifier is not None:
                         last.start_soon(notifier.finish, _LAST_NOTICES)
                     await self._close(recovery, reception)
@@ -326,9 +332,12 @@ class Service:
                 executor=self._executor,
                 notices=notices_of(self._settings, notifier),
                 tally=self._tally,
+                tracer=self._tracer,
             )
             name = "" if persistence.fleet is None else persistence.fleet.name
-            supervisor = Supervisor(roster, self.planner, runner, store, persistence.note_orphan, name=name)
+            supervisor = Supervisor(
+                roster, self.planner, runner, store, persistence.note_orphan, name=name, tracer=self._tracer
+            )
             yield BuildParts(
                 self.planner, runner, supervisor, self.connectors, self.reader, peers, self._executor
             )

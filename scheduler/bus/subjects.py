@@ -22,6 +22,7 @@ _PATTERN = re.compile(rf"(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?|>")
 _HEADER_KEY = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HEADER_LINE = "NATS/1.0"
 _LINE_END = "\r\n"
+_BEHIND_FIRST_LINE = len(_HEADER_LINE) + len(_LINE_END)
 _PRINTABLE = bytes(range(0x20, 0x7F))
 _SHORT = 128
 """Characters of a reply subject that cannot be too long."""
@@ -142,6 +143,10 @@ class HeaderForm:
     def filled(self, *values: HeaderValue) -> HeaderBlock:
         """Return the block with a value for each key."""
         return HeaderBlock((self._form % values).encode())
+
+    def added(self, block: HeaderBlock, *values: HeaderValue) -> HeaderBlock:
+        """Return a block with these headers behind its own."""
+        return HeaderBlock(block[: -len(_LINE_END)] + (self._form % values).encode()[_BEHIND_FIRST_LINE:])
 
 
 def compose(

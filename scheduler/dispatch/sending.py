@@ -20,6 +20,7 @@ from scheduler.dispatch.gaps import Gaps
 from scheduler.dispatch.pulse import HEARTBEAT, WITHIN, Pulse
 from scheduler.dispatch.tenure import HeldRequests, Tenure
 from scheduler.dispatch.timers import Timers
+from scheduler.dispatch.tracing import traced
 from scheduler.errors import BusError
 from scheduler.plan import Request
 from scheduler.plan.outcome import Outcome, failure
@@ -158,7 +159,8 @@ class Sending:
             headers = _HEADERS.filled(attempt, shown, beats)
         else:
             headers = _HEADERS_ASKING.filled(attempt, shown, beats, _shortest(within))
-        call.outgoing = self._bus.publish(request.subject, request.body, reply=call.reply, headers=headers)
+        publish = self._bus.publish if request.trace is None else traced(self._bus, request.trace)
+        call.outgoing = publish(request.subject, request.body, reply=call.reply, headers=headers)
         if within is not None and (pulse := self.pulses.get(call)) is not None:
             pulse.sent = self._timers.now()
         if call.departing is not None:

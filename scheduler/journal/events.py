@@ -14,6 +14,7 @@ import msgspec
 
 from scheduler.definition.model import ATTEMPTS
 from scheduler.runtime.values import Value
+from scheduler.tracing.context import TraceContext
 
 Document: TypeAlias = Mapping[str, Any]
 """A JSON object, as a Python mapping."""
@@ -23,6 +24,7 @@ class Accepted(Value, frozen=True):
     """Acceptance of the validated build: the scheduler is responsible for it from now on."""
 
     UNSHOWN = frozenset({"document", "key"})
+    UNCOMPARED = frozenset({"trace"})
 
     document: Document
     """Build to be kept, whole; parts of it may be JSON text (`msgspec.Raw`)."""
@@ -38,6 +40,9 @@ class Accepted(Value, frozen=True):
     mark: str = ""
     """Random text, drawn for each acceptance: the end of attempt ids, so that they differ even where a
     build's id is used again. Empty in the logs of versions that drew none."""
+    trace: TraceContext | None = None
+    """Trace of the build (`BuildTrace.context`); None where it has none. It stands beside the record, in
+    headers, and not in the event: versions that do not know it read the log all the same."""
 
 
 class Started(Value, frozen=True):

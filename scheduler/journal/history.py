@@ -40,6 +40,7 @@ from scheduler.journal.events import (
 )
 from scheduler.journal.orders import Orders
 from scheduler.journal.records import Elsewhere, Position, Record, Status, earliest
+from scheduler.tracing.context import TraceContext
 
 _LONGEST_NAME = 256
 _CLOCKS = 30_000
@@ -112,6 +113,8 @@ class History:
         of earlier versions may: a clock was set, or the clocks of two processes differed."""
         self.accepted: Accepted | None = None
         """First event; None until there is a record."""
+        self.trace: TraceContext | None = None
+        """Trace of the build, from the headers of the first record; None where it has none."""
         self.steps: list[Event] = []
         """Events of the build in order, without those of processes (`Loading`, `Released`, `Rekeyed`) and of
         the broker (`Suspended`, `Resumed`)."""

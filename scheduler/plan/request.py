@@ -4,6 +4,7 @@ from scheduler.definition.graph import Vertex
 from scheduler.definition.rules import Retry
 from scheduler.journal.events import Started
 from scheduler.runtime.values import Value
+from scheduler.tracing.context import TraceContext
 
 
 class Request(Value, frozen=True):
@@ -31,6 +32,8 @@ class Request(Value, frozen=True):
     """End of the ids of all attempts of the build: empty, or ``/`` and the mark of its acceptance."""
     heartbeat: float | None = None
     """Seconds within which the connector has to beat again, where the component asks for that."""
+    trace: TraceContext | None = None
+    """Context of the attempt's span; None where the build has no trace."""
 
     @property
     def key(self) -> str:

@@ -26,6 +26,7 @@ from scheduler.plan.attempts import RetryRules
 from scheduler.plan.outcome import Outcome
 from scheduler.plan.request import Request
 from scheduler.plan.state import PlanState
+from scheduler.tracing.build import BuildTrace
 
 Rendering: TypeAlias = Rendered | str
 """A rendered component; or the reason why it cannot be rendered."""
@@ -41,6 +42,7 @@ class Requests:
         state: its state.
         retries: the operator's rules, used where neither the component nor the build has one.
         mark: mark of the build's acceptance; empty where there is none.
+        trace: trace of the build; None where it has none.
     """
 
     __slots__ = (
@@ -52,13 +54,21 @@ class Requests:
         "_secrets",
         "_state",
         "_templates",
+        "_trace",
         "_work",
         "has_open_subjects",
         "laborious",
         "unlearned",
     )
 
-    def __init__(self, prepared: Prepared, state: PlanState, retries: Retries, mark: str) -> None:
+    def __init__(
+        self,
+        prepared: Prepared,
+        state: PlanState,
+        retries: Retries,
+        mark: str,
+        trace: BuildTrace | None = None,
+    ) -> None:
         self.laborious: Vertex | None = None
         """Change that took too long to be rendered on the spot, most recently."""
         self.unlearned: list[Vertex] = []
@@ -74,6 +84,7 @@ class Requests:
         self._state = state
         self._rules = RetryRules(prepared.policy.retry, retries)
         self._mark = f"/{mark}" if mark else ""
+        self._trace = trace
         self._work = Work.of_build(len(changes))
         self._renderings: dict[Vertex, Rendering] = {}
         """Results of renderings elsewhere, to be used next."""
@@ -152,6 +163,7 @@ class Requests:
             Started(component, attempt, change.raw, failed),
             mark,
             change.heartbeat if change.settings else None,
+            None if self._trace is None else self._trace.context_of(component, failed + 1),
         )
 
     def rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:

@@ -37,7 +37,9 @@ def _shown(plan: Plan, vertex: Vertex) -> Mapping[str, Any] | Raw:
 
 def accepted_of(plan: Plan) -> Accepted:
     """Return the first event of a build."""
-    return Accepted({**plan.build.fields, **report_of(plan).lists()}, plan.digest, mark=plan.mark)
+    trace = None if plan.trace is None else plan.trace.context
+    document = {**plan.build.fields, **report_of(plan).lists()}
+    return Accepted(document, plan.digest, mark=plan.mark, trace=trace)
 
 
 def parts_of(plan: Plan) -> list[object]:

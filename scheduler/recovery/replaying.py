@@ -21,6 +21,7 @@ from scheduler.stores.jetstream import JetStreamStore
 from scheduler.stores.slices import encode as encode_in_slices
 from scheduler.supervision.explainer import Seen
 from scheduler.supervision.planner import Planner
+from scheduler.tracing.build import BuildTrace
 from scheduler.walk import Resumption
 
 _REPLAYED_AT_ONCE = 100
@@ -62,7 +63,10 @@ class Replayer:
             msg = "its log is empty"
             raise UnreadableLog(msg)
         prepared = await self._read(await encode_in_slices(accepted.document), accepted)
-        plan = await self._planner.plan(prepared, accepted.mark)
+        trace = None
+        if history.trace is not None:
+            trace = BuildTrace.of(history.trace, prepared.build.id, accepted.mark)
+        plan = await self._planner.plan(prepared, accepted.mark, trace)
         pace = Pace(TURN // _REPLAYED_AT_ONCE, pause)
         for step in history.steps:
             work, unlearned = plan.requests.work_left, len(plan.requests.unlearned)

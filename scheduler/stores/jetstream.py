@@ -281,7 +281,7 @@ class JetStreamStore:
         log = BuildLog(build, self._context)
         if self._logs.setdefault(build, log) is not log:
             raise await self._explained(build, f"build {build} has begun already")
-        log.digest = event.digest
+        log.digest, log.trace = event.digest, event.trace
         try:
             log.put([data])
             await log.commit()

@@ -35,6 +35,7 @@ from scheduler.journal.records import (
     encode_order,
     headers_of,
     record_id_of,
+    trace_headers,
 )
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
@@ -44,6 +45,7 @@ from scheduler.stores.commit_waiters import CommitWaiters
 from scheduler.stores.departures import Departures
 from scheduler.stores.event_queue import Draft, EventQueue
 from scheduler.stores.keeper import Keeper
+from scheduler.tracing.context import TraceContext
 
 _log = structlog.get_logger(__name__)
 
@@ -144,6 +146,8 @@ class BuildLog:
         """End of the ids of records: `LEFT` where the next one is to leave the build to any process."""
         self.digest = ""
         """Digest of the content; written beside the first record."""
+        self.trace: TraceContext | None = None
+        """Trace of the build; written beside the first record."""
         self.failure: StoreError | None = None
         """Reason why nothing more can be written."""
         self.on_failure: Callable[[StoreError], None] = ignore
@@ -419,6 +423,8 @@ def _headers(log: BuildLog, record_id: str) -> dict[str, str]:
         headers[COUNTED_HEADER] = log.counted_by
     if not log.n and log.digest:
         headers[DIGEST_HEADER] = log.digest
+    if not log.n and log.trace is not None:
+        headers |= trace_headers(log.trace)
     return headers
 
 

@@ -31,6 +31,7 @@ from scheduler.journal.records import (
     is_tombstone,
     read_headers,
     read_orders,
+    read_trace,
 )
 from scheduler.runtime.executor import ThreadExecutor
 
@@ -114,6 +115,8 @@ class LogReader:
                         history = History()
                     else:
                         history.add(await self._record(delivered.data))
+                        if history.n == 1:
+                            history.trace = read_trace(delivered.headers)
                         history.bytes += len(delivered.data)
                         for order in read_orders(delivered.headers):
                             history.orders.add(order)

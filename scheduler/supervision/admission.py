@@ -16,6 +16,7 @@ from scheduler.bus import Message
 from scheduler.dispatch.senders import RoundRobinQueue, sender_of
 from scheduler.supervision.intake import Receipts
 from scheduler.supervision.refusals import refused, shutting_down
+from scheduler.tracing.context import read_context
 
 _MOST: Final = 20_000
 """Builds, small or large, that have come in and wait to be read; one sender alone gets half of that."""
@@ -34,6 +35,8 @@ _MOST_WAITING: Final = 500
 """Builds that may wait like that at a time."""
 _OVERHEAD: Final = 512
 """Size of a message beside its content, in bytes."""
+_TRACED: Final = 1_024
+"""Size of a trace context beside it, in bytes."""
 
 
 @define(eq=False)
@@ -99,8 +102,10 @@ class Admission:
         """Put a message into its sender's line, or refuse it. A synchronous handler."""
         # One may send thousands.
         sender = intern(sender_of(message.reply, message.headers))
-        # Its headers are not needed any more, and its subject is one of ten.
-        self.admit(Message(intern(message.subject), message.data, message.reply), sender)
+        # Of its headers nothing else is needed any more, and its subject is one of ten.
+        context = read_context(message.headers)
+        kept = None if context is None else context.headers()
+        self.admit(Message(intern(message.subject), message.data, message.reply, kept), sender)
 
     def admit(self, message: Message, sender: str) -> None:
         """Put a message into the line of a sender that is known, or refuse it. Synchronous."""
@@ -191,4 +196,5 @@ class Admission:
 
 
 def _size(message: Message) -> int:
-    return len(message.data) + len(message.reply) + _OVERHEAD
+    traced = _TRACED if message.headers else 0
+    return len(message.data) + len(message.reply) + _OVERHEAD + traced

@@ -32,6 +32,7 @@ from scheduler.metrics.tally import Tally
 from scheduler.plan import Plan
 from scheduler.supervision.beat_feed import BeatFeed
 from scheduler.supervision.notices import Notices
+from scheduler.supervision.spans import BuildSpans
 from scheduler.walk import Observer
 
 _log = structlog.get_logger()
@@ -92,6 +93,7 @@ class Track(Observer):
         completed: callback with the subject of each completed component, and the seconds that it took.
         notices: make notifications of some events; None where there are no notifications.
         tally: counts what becomes of components; None where nobody asks for that.
+        spans: makes the spans of the build; None where nobody is told of them.
     """
 
     __slots__ = (
@@ -110,6 +112,7 @@ class Track(Observer):
         "plan",
         "sequence",
         "source",
+        "spans",
         "timings",
     )
 
@@ -122,6 +125,7 @@ class Track(Observer):
         notices: Notices | None = None,
         *,
         tally: Tally | None = None,
+        spans: BuildSpans | None = None,
     ) -> None:
         self.timings = timings
         self.sequence = 0
@@ -135,6 +139,8 @@ class Track(Observer):
         self._completed = completed
         self._notices = notices
         self._tally = tally
+        self.spans = spans
+        """Makes the spans of the build; None where nobody is told of them."""
         self._failing = False
         """Whether the first failure of this run was told."""
         self._events: list[ComponentEvent | BuildEvent] = []
@@ -154,6 +160,16 @@ class Track(Observer):
         """Implement `Observer.due`."""
         self._dues += 1
         self.timings.note_due(vertex, self.timings.clock())
+
+    def begins(self, vertex: Vertex) -> None:
+        """Implement `Observer.begins`."""
+        if self.spans is not None:
+            self.spans.began(vertex)
+
+    def answered(self, vertex: Vertex) -> None:
+        """Implement `Observer.answered`."""
+        if self.spans is not None:
+            self.spans.answered(vertex)
 
     def sent(self, vertex: Vertex, attempt: int) -> None:
         """Implement `Observer.sent`."""
@@ -184,6 +200,8 @@ class Track(Observer):
     def waits(self, vertex: Vertex) -> None:
         """Implement `Observer.waits`."""
         self.timings.note_waiting(vertex)
+        if self.spans is not None:
+            self.spans.waits(vertex)
         self._note(ComponentEvent(self._ids[vertex], "waiting", self.sequence + 1, self.timings.clock()))
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
@@ -196,6 +214,8 @@ class Track(Observer):
         if self._tally is not None:
             known = None if vertex in self._resumed else step.seconds
             self._tally.of(self.plan.requests.subject(vertex)).retries(known)
+        if self.spans is not None:
+            self.spans.failed(vertex, attempt, error, now)
         self.timings.note_failed(vertex, now, pause)
 
     def settled(self, vertex: Vertex, attempt: int, error: str | None) -> None:
@@ -203,6 +223,8 @@ class Track(Observer):
         now, timings = self.timings.clock(), self.timings
         sent = timings.note_settled(vertex, now, completed=error is None)
         seconds = _seconds(sent, now)
+        if self.spans is not None:
+            self.spans.settled(vertex, now)
         state = "completed" if error is None else "errored"
         step = ComponentEvent(self._ids[vertex], state, self.sequence + 1, now, attempt, None, seconds)
         self._note(step)
@@ -274,6 +296,8 @@ class Track(Observer):
         event = BuildEvent("finished", self.sequence + 1, self.timings.clock())
         event.status, event.error = status, None if error is None else self._shown(error)
         self._note(event)
+        if self.spans is not None:
+            self.spans.ended(status, event.error)
 
     def reported(self) -> None:
         """Notify of the end of the build: its report is out."""
@@ -292,6 +316,8 @@ class Track(Observer):
 
     def beat(self, call: Call) -> None:
         """Note that the connector of an attempt has said something new; published within a second."""
+        if self.spans is not None:
+            self.spans.beat(call)
         self._feed.beats.note(self, call)
 
     def _shown(self, error: str) -> str:

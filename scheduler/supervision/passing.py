@@ -39,6 +39,7 @@ from scheduler.supervision.passing_wire import (
     read_report,
 )
 from scheduler.supervision.refusals import refused, shutting_down
+from scheduler.tracing.context import read_context
 
 _PATIENCE: Final = 2.0
 """Seconds for the other instance to say that it has the build."""
@@ -247,7 +248,7 @@ class Passing:
         bus, fleet = self._bus, self._fleet
         generation = bus.generation
         expires = fleet.keeper.wall_clock() + _EXPIRY
-        headers = Headers(message.subject, sender, expires).encode()
+        headers = Headers(message.subject, sender, expires, read_context(message.headers)).encode()
         try:
             outgoing = bus.publish(f"{INSTANCE}{key}.{SUBMIT}", message.data, reply=reply, headers=headers)
         except BusError as error:
@@ -288,7 +289,8 @@ class Passing:
         if headers is None or headers.intake not in SUBJECTS or not may_be_answered(message.reply):
             self._log.warning("a message is ignored: no instance passes a build on like that")
             return
-        passed = Passed(intern(headers.intake), message.data, message.reply)
+        kept = None if headers.context is None else headers.context.headers()
+        passed = Passed(intern(headers.intake), message.data, message.reply, kept)
         if headers.expires < self._fleet.keeper.wall_clock():
             text = "it was passed on too long ago, or the clocks of the instances are apart"
             receipts.reject(passed, refused("busy", text))

@@ -15,6 +15,7 @@ from scheduler.errors import InvalidBuild
 from scheduler.fleet.placing import Report
 from scheduler.runtime.values import Value
 from scheduler.supervision.refusals import refused
+from scheduler.tracing.context import TraceContext, read_context
 
 SUBMIT: Final = "submit"
 """Last word of the subject on which an instance takes builds that others pass on to it."""
@@ -39,13 +40,17 @@ class Headers(Value, frozen=True):
     """Its sender (`senders.sender_of`)."""
     expires: float
     """Time after which it is not taken any more, in seconds since 1970."""
+    context: TraceContext | None = None
+    """Trace context that it came with; None where there is none."""
 
     def encode(self) -> dict[str, str]:
         """Return them as they are sent."""
+        traced = {} if self.context is None else self.context.headers()
         return {
             INTAKE_HEADER: self.intake,
             SENDER_HEADER: quote(self.sender, safe=" "),
             EXPIRES_HEADER: f"{self.expires:.3f}",
+            **traced,
         }
 
 
@@ -57,6 +62,7 @@ def read_headers(message: Message) -> Headers | None:
             headers[INTAKE_HEADER],
             unquote(headers.get(SENDER_HEADER, "")),
             float(headers.get(EXPIRES_HEADER, "")),
+            read_context(headers),
         )
     except (KeyError, ValueError):
         return None

@@ -20,6 +20,7 @@ from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.executor import Executor, ThreadExecutor
 from scheduler.runtime.interruptible import interruptible
 from scheduler.supervision.explainer import Seen
+from scheduler.tracing.build import BuildTrace
 from scheduler.walk import render
 
 _T = TypeVar("_T")
@@ -59,36 +60,51 @@ class Planner:
         self._clock = clock
         self._executor = executor or ThreadExecutor()
 
-    def make(self, prepared: Prepared, *, resumed: bool = False, mark: str = "") -> Plan:
+    def make(
+        self, prepared: Prepared, *, resumed: bool = False, mark: str = "", trace: BuildTrace | None = None
+    ) -> Plan:
         """Make the plan of a build as this process would run it, on the spot.
 
         Args:
             prepared: the build.
             resumed: whether an earlier process began it.
             mark: mark of its acceptance, which is kept with it.
+            trace: its trace; None where it has none.
         """
-        plan = Plan(prepared, resumed=resumed, limits=self.limits, retries=self._retries, mark=mark)
+        plan = Plan(
+            prepared,
+            resumed=resumed,
+            limits=self.limits,
+            retries=self._retries,
+            mark=mark,
+            trace=trace,
+        )
         expected = expectation(self.durations)
         seconds = [expected(plan.requests.subject(vertex)) for vertex in range(len(plan.phases))]
         plan.priorities = plan.graph.remaining(seconds)
         return plan
 
-    async def plan(self, prepared: Prepared, mark: str = "") -> Plan:
+    async def plan(self, prepared: Prepared, mark: str = "", trace: BuildTrace | None = None) -> Plan:
         """Make the plan of a build as `make` does; that of a large one beside the loop."""
-        return await self._beside(prepared, partial(self.make, prepared, mark=mark))
+        return await self._beside(prepared, partial(self.make, prepared, mark=mark, trace=trace))
 
-    async def accept(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
+    async def accept(
+        self, prepared: Prepared, key: str, mark: str, trace: BuildTrace | None = None
+    ) -> tuple[Plan, Accepted]:
         """Make the plan of a build that was submitted, and the event that its log begins with.
 
         Args:
             prepared: the build.
             key: key of the tokens of its reply subjects.
             mark: mark of its acceptance.
+            trace: its trace; None where it has none.
         """
-        return await self._beside(prepared, partial(self._accepted, prepared, key, mark))
+        return await self._beside(prepared, partial(self._accepted, prepared, key, mark, trace))
 
-    def _accepted(self, prepared: Prepared, key: str, mark: str) -> tuple[Plan, Accepted]:
-        plan = self.make(prepared, mark=mark)
+    def _accepted(
+        self, prepared: Prepared, key: str, mark: str, trace: BuildTrace | None
+    ) -> tuple[Plan, Accepted]:
+        plan = self.make(prepared, mark=mark, trace=trace)
         accepted = accepted_of(plan)
         return plan, replace(accepted, key=key, templates=self._templates, unresolved=self._unresolved)
 

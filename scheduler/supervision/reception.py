@@ -19,6 +19,7 @@ from scheduler.supervision.intake import QUEUE_GROUP, SUBJECTS, Passed, Receipts
 from scheduler.supervision.passing import Passing
 from scheduler.supervision.reader import BuildReader
 from scheduler.supervision.refusals import refused, shutting_down
+from scheduler.tracing.context import TraceContext, read_context
 
 _log = structlog.get_logger()
 
@@ -40,7 +41,8 @@ class Reception:
         bus: connection on which builds come in.
         receipts: answers their senders.
         reader: reads them.
-        submit: begins a build, given with its sender; returns whether it is finished already.
+        submit: begins a build, given with its sender and its trace context; returns whether it is finished
+            already.
         passing: passes builds on to other instances, and takes theirs; None where builds are not shared.
     """
 
@@ -49,7 +51,7 @@ class Reception:
         bus: Bus,
         receipts: Receipts,
         reader: BuildReader,
-        submit: Callable[[Prepared, str], Awaitable[bool]],
+        submit: Callable[[Prepared, str, TraceContext | None], Awaitable[bool]],
         passing: Passing | None = None,
     ) -> None:
         self._bus = bus
@@ -190,7 +192,7 @@ class Reception:
 
     async def _begin(self, message: Message, sender: str) -> None:
         prepared = await self._read_unless_stopped(message)
-        finished = await self._submit(prepared, sender)
+        finished = await self._submit(prepared, sender, read_context(message.headers))
         if self._passing is not None:
             self._passing.note_taken(len(prepared.templates))
         self._receipts.accept(message, prepared.build.id, finished=finished)

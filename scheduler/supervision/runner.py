@@ -23,6 +23,9 @@ from scheduler.supervision.feed import Feed, Track
 from scheduler.supervision.notices import Notices
 from scheduler.supervision.reporting import Reporter
 from scheduler.supervision.roster import Held, Roster
+from scheduler.supervision.spans import BuildSpans, LineIds
+from scheduler.tracing.lines import TRACED
+from scheduler.tracing.tracer import Tracer
 from scheduler.walk import Resending, Resumption, Walk
 
 _log = structlog.get_logger()
@@ -46,6 +49,7 @@ class Runner:
         executor: does long work beside the loop.
         notices: make notifications; None where there are none.
         tally: counts what becomes of components; None where nobody asks for that.
+        tracer: takes the spans of builds.
     """
 
     def __init__(
@@ -64,9 +68,11 @@ class Runner:
         executor: Executor | None = None,
         notices: Notices | None = None,
         tally: Tally | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.notices = notices
         self._tally = tally
+        self._tracer = tracer or Tracer()
         self._nursery = nursery
         self._roster = roster
         self._store = store
@@ -90,7 +96,14 @@ class Runner:
             key: key of the tokens of its reply subjects.
             resumption: times from its log, where an earlier process left it and there is a log.
         """
-        track = Track(self._feed, plan, timings, self._completed, self.notices, tally=self._tally)
+        spans = None
+        if plan.trace is not None:
+            TRACED[plan.build.id] = LineIds(plan, plan.trace)
+            if self._tracer.exports and plan.trace.sampled:
+                spans = BuildSpans(self._tracer.export, plan, timings, plan.trace)
+        track = Track(
+            self._feed, plan, timings, self._completed, self.notices, tally=self._tally, spans=spans
+        )
         walk = Walk(
             plan,
             self._connectors,
@@ -117,6 +130,7 @@ class Runner:
         """Let go of a build that does not run here (any more). Idempotent."""
         if self._roster.remove(held):
             self._connectors.forget_build(held.build)
+            TRACED.pop(held.build, None)
 
     async def _run(self, held: Held, walk: Walk, track: Track) -> None:
         try:

@@ -20,6 +20,8 @@ from scheduler.supervision.planner import Planner
 from scheduler.supervision.refusals import refused
 from scheduler.supervision.roster import Held, Roster
 from scheduler.supervision.runner import Runner
+from scheduler.tracing.context import TraceContext
+from scheduler.tracing.tracer import Tracer
 from scheduler.walk import Resumption, Walk, store_failure
 
 _log = structlog.get_logger()
@@ -41,6 +43,7 @@ class Supervisor:
         on_orphan: callback for when a build is submitted that has a log and is not held here, with the
             process that wrote the log last; empty where that is not known.
         name: name of this instance; empty where the store is not shared.
+        tracer: begins the traces of builds.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Supervisor:
         on_orphan: Callable[[str], None] = lambda _: None,
         *,
         name: str = "",
+        tracer: Tracer | None = None,
     ) -> None:
         self._roster = roster
         self._planner = planner
@@ -59,9 +63,12 @@ class Supervisor:
         self._store = store
         self._on_orphan = on_orphan
         self._name = name
+        self._tracer = tracer or Tracer()
         self._log = RateLimitedLog(_log, burst=_MOST_LINES)
 
-    async def submit(self, prepared: Prepared, sender: str = UNKNOWN) -> bool:
+    async def submit(
+        self, prepared: Prepared, sender: str = UNKNOWN, context: TraceContext | None = None
+    ) -> bool:
         """Accept a build: persist it, and begin it.
 
         A build submitted again with the same content was accepted before; that changes nothing.
@@ -69,6 +76,7 @@ class Supervisor:
         Args:
             prepared: the build.
             sender: its sender (`senders.sender_of`).
+            context: trace context that it came with; None where there is none.
 
         Returns:
             Whether it is finished already: it was accepted before, and has been reported.
@@ -84,9 +92,10 @@ class Supervisor:
         key = draw_key() if self._store.in_order else ""
         # A store that gives builds back to the next process, and keeps none of our data, has no mark.
         mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
+        trace = self._tracer.begin(context, build, mark, prepared.build.action)
         new, finished = True, False
         try:
-            plan, accepted = await self._planner.accept(prepared, key, mark)
+            plan, accepted = await self._planner.accept(prepared, key, mark, trace)
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:
             new, finished = False, known.status == Status.REPORTED
@@ -173,6 +182,8 @@ class Supervisor:
         )
         track.taken_over(in_flight, self._name)
         self._runner.start(held, walk, track)
+        if owner and track.spans is not None:
+            await track.spans.tell_again(history.latest / 1_000)
         self._roster.begun["taken_over" if owner else "retried"] += 1
         return walk
 
@@ -189,7 +200,9 @@ class Supervisor:
         if self._roster.holds(build):
             return None
         self._roster.check_room()
-        plan = self._planner.make(prepared, resumed=True)
+        # The store keeps no trace: what an earlier process told of this build stands in another one.
+        trace = self._tracer.begin(None, build, "", prepared.build.action)
+        plan = self._planner.make(prepared, resumed=True, trace=trace)
         held = self._roster.hold(Held(build, prepared.digest))
         _log.info("build taken up", build=build, in_flight=plan.phases.in_flight, settled=plan.phases.settled)
         walk, track = self._runner.prepare(plan, self._planner.timings(plan), key="")

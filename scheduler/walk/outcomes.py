@@ -139,6 +139,8 @@ class Outcomes:
         run = self._runs[vertex]
         elapsed = 0.0 if run.first_sent is None else trio.current_time() - run.first_sent
         luck = random.random()  # noqa: S311
+        if outcome.body is not None:
+            self._observer.answered(vertex)
         step = interruptible.call(plan.build.id, plan.settle, request, outcome, luck, elapsed)
         if isinstance(step, Settled):
             self.tell(vertex, step, number)

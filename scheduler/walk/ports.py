@@ -24,6 +24,9 @@ class Observer:
     def due(self, vertex: Vertex) -> None:
         """Note that all dependencies of a component are completed."""
 
+    def begins(self, vertex: Vertex) -> None:
+        """Note that a component has its slots, and that its start is about to be persisted."""
+
     def sent(self, vertex: Vertex, attempt: int) -> None:
         """Note that the request of a component was handed to the bus."""
 
@@ -35,6 +38,9 @@ class Observer:
 
     def waits(self, vertex: Vertex) -> None:
         """Note that a component which was to be sent, or was skipped, waits again."""
+
+    def answered(self, vertex: Vertex) -> None:
+        """Note that an attempt ends by a reply; what follows from that is noted next."""
 
     def retries(self, vertex: Vertex, attempt: int, error: str, pause: float) -> None:
         """Note that an attempt has failed; another one follows after ``pause`` seconds."""

@@ -113,6 +113,7 @@ class Starts:
                 self._unsent.put(vertex, step)
                 return None
             run.bytes = size
+        self._observer.begins(vertex)
         number, kept = await self._recording.begin(step.started)
         # The command that made it begin was given to the store before; it may not be persisted yet.
         start = Start(step, number, self.command)

@@ -24,6 +24,7 @@ from scheduler.supervision.intake import Receipts
 from scheduler.supervision.passing import Passing
 from scheduler.supervision.reception import Reception
 from scheduler.supervision.refusals import refused
+from scheduler.tracing.context import TraceContext
 
 
 @define(eq=False)
@@ -86,6 +87,8 @@ class Instance:
         """Owner of each build, in the broker: the first append counts."""
         self.submitted: list[tuple[str, str]] = []
         """Builds that were to begin here, with their senders."""
+        self.contexts: dict[str, TraceContext | None] = {}
+        """Trace contexts of these builds."""
         self.gate = trio.Event()
         self.gate.set()
         self.refusal: InvalidBuild | None = None
@@ -95,9 +98,10 @@ class Instance:
         reader: Any = Reader()
         self.reception = Reception(bus, receipts, reader, self._submit, self.passing)
 
-    async def _submit(self, prepared: Prepared, sender: str) -> bool:
+    async def _submit(self, prepared: Prepared, sender: str, context: TraceContext | None) -> bool:
         build = prepared.build.id
         self.submitted.append((build, sender))
+        self.contexts[build] = context
         await self.gate.wait()
         if self.refusal is not None:
             raise self.refusal
@@ -159,6 +163,22 @@ async def site() -> AsyncIterator[Site]:
 
 
 ACCEPTED = {"id": "b1", "status": "accepted"}
+
+
+async def test_a_build_takes_its_trace_context_along_and_nothing_else_of_its_headers(
+    autojump_clock: MockClock,
+) -> None:
+    trace, state = f"00-{'a' * 32}-{'b' * 16}-01", "vendor=1"
+    headers = {"Traceparent": trace, "TRACESTATE": state, "Other": "1"}
+    async with site() as found:
+        found.a.take_bytes(encode(document("a", id="b1")), headers=headers)
+        await until(lambda: bool(found.b.contexts))
+    [(build, context)] = found.b.contexts.items()
+    assert (build, context) == ("b1", TraceContext("a" * 32, "b" * 16, 1, state))
+    [passed] = [one for one in found.bus.published if one.subject.endswith(".submit")]
+    assert passed.headers is not None
+    assert (passed.headers["traceparent"], passed.headers["tracestate"]) == (trace, state)
+    assert "Other" not in passed.headers
 
 
 async def test_a_build_begins_where_it_fits_best_and_its_sender_hears_of_it(

@@ -17,7 +17,8 @@ Times are those of the build's clock (`scheduler.runtime.clock`): ``at`` is the 
 that of an event, which is earlier where the record had to wait. ``at`` never goes back.
 
 Begin reading with `record`; `wire` has the events, and `headers` what can be told without the record. Who had
-it done stands in a header as well (`orders`), which earlier versions ignore.
+it done stands in a header as well (`orders`), and so does the trace of the build (`traces`): earlier versions
+ignore these.
 """
 
 from scheduler.journal.records.headers import (
@@ -54,6 +55,12 @@ from scheduler.journal.records.record import (
     record_schema,
 )
 from scheduler.journal.records.tombstone import TOMBSTONE_KEPT, is_tombstone, tombstone
+from scheduler.journal.records.traces import (
+    TRACEPARENT_HEADER,
+    TRACESTATE_HEADER,
+    read_trace,
+    trace_headers,
+)
 from scheduler.journal.records.wire import (
     TIMED,
     Elsewhere,
@@ -77,6 +84,8 @@ __all__ = [
     "STATUS_HEADER",
     "TIMED",
     "TOMBSTONE_KEPT",
+    "TRACEPARENT_HEADER",
+    "TRACESTATE_HEADER",
     "VERSION",
     "Elsewhere",
     "Headings",
@@ -97,7 +106,9 @@ __all__ = [
     "orders_header",
     "read_headers",
     "read_orders",
+    "read_trace",
     "record_id_of",
     "record_schema",
     "tombstone",
+    "trace_headers",
 ]

@@ -1,0 +1,149 @@
+"""Sends spans to a collector, by OpenTelemetry's SDK; the only module of the service that loads it.
+
+Spans are made when they have ended, with the ids that `scheduler.tracing.build` derives. The SDK samples them
+and bounds them as its variables say, and sends them in a thread of its own. What waits for that thread is
+bounded as well: where the collector does not keep up, the oldest spans are dropped, and no build waits.
+"""
+
+import os
+import random
+from typing import Final
+
+import trio
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.environment_variables import OTEL_BSP_MAX_QUEUE_SIZE
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+    set_span_in_context,
+)
+
+from scheduler.runtime.logger import Logger
+from scheduler.tracing.build import BuildTrace
+from scheduler.tracing.context import SAMPLED, TraceContext
+from scheduler.tracing.spans import Kind, Span, nanoseconds
+from scheduler.tracing.tracer import Tracer
+
+SCOPE: Final = "scheduler"
+"""Name of what makes the spans."""
+_MOST_WAITING: Final = 8_192
+"""Spans that wait to be sent: four times the SDK's default, as a large build may end within seconds."""
+_KINDS: Final = {
+    Kind.INTERNAL: SpanKind.INTERNAL,
+    Kind.SERVER: SpanKind.SERVER,
+    Kind.CLIENT: SpanKind.CLIENT,
+}
+
+log = Logger()
+
+
+class _GivenIds(IdGenerator):
+    """Generator of ids that returns those of the span which is being made."""
+
+    def __init__(self) -> None:
+        self.trace = self.span = 0
+
+    def generate_trace_id(self) -> int:
+        return self.trace
+
+    def generate_span_id(self) -> int:
+        return self.span
+
+
+class ExportingTracer(Tracer):
+    """Sends spans to a collector.
+
+    Args:
+        resource: attributes of this process, beside those of the environment, which win.
+        version: version of the scheduler.
+        exporter: sends; by default to where the environment says.
+    """
+
+    __slots__ = ("_ids", "_provider", "_tracer")
+
+    exports = True
+
+    def __init__(self, resource: dict[str, str], version: str, exporter: SpanExporter | None = None) -> None:
+        named = OTELResourceDetector().detect().attributes
+        own = {key: value for key, value in resource.items() if key not in named}
+        self._ids = _GivenIds()
+        # At exit nothing is waited for: `finish` did that, with a deadline.
+        self._provider = TracerProvider(
+            resource=Resource.create(own), shutdown_on_exit=False, id_generator=self._ids
+        )
+        most = None if os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE) else _MOST_WAITING
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter or OTLPSpanExporter(), max_queue_size=most)
+        )
+        self._tracer = self._provider.get_tracer(SCOPE, version)
+
+    def begin(self, context: TraceContext | None, build: str, mark: str, action: str) -> BuildTrace:
+        """Return the trace of a build: the one that it was submitted with, or else a new one.
+
+        The sampler decides once, and for all spans of the build, whichever process makes them.
+        """
+        if context is None:
+            trace = BuildTrace.begun(f"{random.SystemRandom().getrandbits(128) or 1:032x}", build, mark)
+        else:
+            trace = BuildTrace.of(context, build, mark)
+        above = _below(trace, trace.parent, remote=True)
+        decided = self._provider.sampler.should_sample(above, int(trace.trace, 16), action, SpanKind.INTERNAL)
+        sampled = SAMPLED if decided.decision is Decision.RECORD_AND_SAMPLE else 0
+        flags = trace.flags & ~SAMPLED | sampled
+        return BuildTrace(trace.trace, trace.first, trace.parent, flags, trace.state)
+
+    def export(self, span: Span) -> None:
+        """Hand a span to the SDK."""
+        self._ids.trace, self._ids.span = int(span.trace, 16), int(span.id, 16)
+        made = self._tracer.start_span(
+            span.name,
+            _below(span, span.parent, remote=span.remote),
+            _KINDS[span.kind],
+            span.attributes,
+            [Link(_context_of(span, link)) for link in span.links],
+            nanoseconds(span.start),
+        )
+        if made.is_recording():
+            for event in span.events:
+                made.add_event(event.name, event.attributes or None, nanoseconds(event.time))
+            if span.error is None:
+                made.set_status(Status(StatusCode.OK))
+            else:
+                made.set_status(Status(StatusCode.ERROR, span.error))
+        made.end(nanoseconds(span.end))
+
+    async def finish(self, seconds: float) -> None:
+        """Send the spans that wait; past the deadline the thread is left to itself, and they are lost."""
+        with trio.move_on_after(seconds) as scope:
+            await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.warning("not all spans were sent: the collector did not answer in time", seconds=seconds)
+
+
+def _context_of(span: Span | BuildTrace, id_: str, *, remote: bool = False) -> SpanContext:
+    state = _state(span.state) if span.state else None
+    return SpanContext(int(span.trace, 16), int(id_, 16), remote, TraceFlags(span.flags), state)
+
+
+def _state(text: str) -> TraceState:
+    return TraceState.from_header([text])
+
+
+def _below(span: Span | BuildTrace, parent: str, *, remote: bool) -> Context:
+    """Return the context of a span below another one; of the root, where there is none."""
+    empty = Context()
+    if not parent:
+        return empty
+    return set_span_in_context(NonRecordingSpan(_context_of(span, parent, remote=remote)), empty)
