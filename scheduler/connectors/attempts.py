@@ -14,6 +14,7 @@ from scheduler.connectors.outcomes import Rejected
 from scheduler.definition.strictjson import decode, kind
 from scheduler.definition.subjects import may_be_answered
 from scheduler.errors import InvalidJSON
+from scheduler.tracing.context import TraceContext, read_context
 
 ATTEMPT: Final = "Nats-Msg-Id"
 KEY: Final = "Scheduler-Component-Key"
@@ -44,6 +45,8 @@ class Attempt:
     """Subject for heartbeats; empty where none are wanted."""
     within: float = math.inf
     """Seconds within which the next heartbeat has to come."""
+    trace: TraceContext | None = None
+    """Context of its span in the scheduler; None where the build has no trace."""
     cancelled: str | None = None
     """Reason why the scheduler gave it up; None while it has not."""
 
@@ -71,6 +74,7 @@ def read_attempt(message: Message) -> Attempt:
     attempt = Attempt(message.subject, message.data, reply, id_, key, heartbeat)
     if WITHIN in headers:
         attempt.within = _seconds(headers[WITHIN])
+    attempt.trace = read_context(headers)
     return attempt
 
 

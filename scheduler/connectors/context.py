@@ -1,7 +1,8 @@
 """The context of a call: facts beside the request, and signs of progress on the way back."""
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 
@@ -75,11 +76,13 @@ class Context:
         subject: subject of the request.
         repeated: whether an earlier process began this and left no answer: look whether the cloud has it.
         cancelled: whether the scheduler has given it up.
+        trace: headers ``traceparent`` and ``tracestate`` for what the handler asks others for; empty where
+            the build has no trace.
         say: function that takes progress and message; called in the handler's thread.
     """
 
     __slots__ = (
-        "_say", "attempt", "build", "cancelled", "component", "key", "repeated", "subject",
+        "_say", "attempt", "build", "cancelled", "component", "key", "repeated", "subject", "trace",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +95,7 @@ class Context:
         subject: str = "",
         repeated: bool = False,
         cancelled: Cancellation | None = None,
+        trace: Mapping[str, str] = MappingProxyType({}),
         say: Callable[[float | None, str], None] = lambda _, __: None,
     ) -> None:
         self.key = key
@@ -101,6 +105,7 @@ class Context:
         self.subject = subject
         self.repeated = repeated
         self.cancelled = Cancellation() if cancelled is None else cancelled
+        self.trace = trace
         self._say = say
 
     def progress(self, share: float | None = None, message: str = "") -> None:

@@ -1,7 +1,8 @@
 """One work, from its request to its reply: read, claim, call, record, answer."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -20,12 +21,14 @@ from scheduler.connectors.deadlines import Deadlines
 from scheduler.connectors.outcomes import Outcome, Rejected, busy, cancelled, failed, timed_out
 from scheduler.connectors.post import Post
 from scheduler.connectors.replies import Reply, bare, completed, errored
+from scheduler.connectors.spans import CallSpan
 from scheduler.connectors.stores import Begun, Completed, Store
 from scheduler.connectors.workload import Work, Workload
 from scheduler.definition.secrets.masking import Secrets
 from scheduler.runtime.logger import Logger
 from scheduler.text import count
 
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ELSEWHERE: Final = 5.0
 """Seconds after which a request may come again whose component is still acted on."""
 _BESIDE: Final = 256 * 1024
@@ -161,6 +164,8 @@ class Job:
             names["build"] = str(build)
         if component := fields.get("_component_id"):
             names["component"] = str(component)
+        if first.trace is not None:
+            names |= {"trace_id": first.trace.trace, "span_id": first.trace.span}
         structlog.contextvars.bind_contextvars(**names)
 
     async def _beside(self, job: Callable[[], _T]) -> _T:
@@ -183,7 +188,8 @@ class Job:
         handler = self.work.handler
         if (early := self._early_end()) is not None:
             return early
-        context = self._context(repeated=repeated) if handler.takes_context else None
+        span = self._span()
+        context = self._context(span, repeated=repeated) if handler.takes_context else None
         call = self._call = make_call(handler, handler.arguments(request, context), self.parts.thread)
         if repeated:
             log.info("begun", handler=handler.name, repeated=True)
@@ -192,18 +198,34 @@ class Job:
         try:
             # Where its time is over, it is answered, and its slot is for others.
             with self.parts.deadlines.within(handler.timeout, self._give_up):
-                outcome = await call.run()
+                outcome = await call.run() if span is None else await span.around(call.run)
         finally:
             if self._voice is not None:
                 self._voice.end()
             self._call = self._cancellation = self._voice = None
-        if outcome is not None and outcome.error is None:
-            return outcome
-        return (
-            self._early_end() or outcome or Outcome(error="the call was cancelled, and not by the scheduler")
-        )
+        if outcome is None or outcome.error is not None:
+            lost = Outcome(error="the call was cancelled, and not by the scheduler")
+            outcome = self._early_end() or outcome or lost
+        if span is not None:
+            span.end(None if outcome.error is None else self._shown(outcome)["error"])
+        return outcome
 
-    def _context(self, *, repeated: bool) -> Context:
+    def _span(self) -> CallSpan | None:
+        """Begin the span of the call, where the request has a trace."""
+        first, fields = self.work.first, self.fields
+        if first.trace is None:
+            return None
+        span = CallSpan(
+            first.trace,
+            first.subject,
+            attempt=first.id,
+            build=str(fields.get("service", "")),
+            component=str(fields.get("_component_id", "")),
+        )
+        structlog.contextvars.bind_contextvars(span_id=span.context.span)
+        return span
+
+    def _context(self, span: CallSpan | None, *, repeated: bool) -> Context:
         first, fields = self.work.first, self.fields
         cancellation = self._cancellation = make_cancellation(self.work.handler.backend, self.parts.thread)
         voice = self._voice = Voice(self._say)
@@ -215,6 +237,7 @@ class Job:
             subject=first.subject,
             repeated=repeated,
             cancelled=cancellation,
+            trace=_NO_HEADERS if span is None else span.context.headers(),
             say=voice.say,
         )
 

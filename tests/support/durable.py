@@ -34,6 +34,7 @@ from scheduler.notifying.poster import Poster
 from scheduler.runtime.executor import Executor
 from scheduler.service import Service, Stopping
 from scheduler.stores.jetstream import JetStreamStore
+from scheduler.tracing.tracer import Tracer
 from support.fake_bus import FakeBus, Published
 from support.fake_jetstream import DAY_ZERO, SECOND, FakeJetStream, _FakeBroker
 from support.fakes import JSON, Cloud, Reply, Script, Site, encode, succeed
@@ -288,6 +289,8 @@ class Plant:
         """Posts the notifications of the processes to come; None: they make their own."""
         self.stopping: Stopping | None = None
         """Stops the next process; None: it is stopped by itself."""
+        self.tracer: Tracer | None = None
+        """Begins the traces of builds of the processes to come."""
 
     def answer(self, name: str, reply: Reply | None = None) -> None:
         """Answer the last request for a component as its connector, even without a listener."""
@@ -320,7 +323,13 @@ class Plant:
         )
         cloud = Cloud(bus, script or self.script, self.requests)
         service = Service(
-            options, bus, store, executor=self.executor, poster=self.poster, stopping=self.stopping
+            options,
+            bus,
+            store,
+            executor=self.executor,
+            poster=self.poster,
+            tracer=self.tracer,
+            stopping=self.stopping,
         )
         async with trio.open_nursery() as nursery:
             if connectors:

@@ -5,7 +5,7 @@ Longer than most modules: a walk needs all of these fakes together, and they kno
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -32,6 +32,7 @@ from scheduler.service import Service
 from scheduler.stores import Journal, Store
 from scheduler.stores.memory import MemoryStore
 from scheduler.stores.step_journal import StepJournal
+from scheduler.tracing.tracer import Tracer
 from scheduler.walk import Observer
 from support.fake_bus import FakeBus, Published
 
@@ -477,7 +478,13 @@ class Site:
         self.cloud = cloud
         self.nursery = nursery
 
-    async def submit(self, value: JSON | bytes, subject: str = "build.create", sender: str = "") -> JSON:
+    async def submit(
+        self,
+        value: JSON | bytes,
+        subject: str = "build.create",
+        sender: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> JSON:
         """Hand a build in, on a connection of this name, and return the answer."""
         data = value if isinstance(value, bytes) else encode(value)
         inbox = f"_INBOX.{sender}.1" if sender else self.bus.new_inbox()
@@ -489,7 +496,7 @@ class Site:
             answered.set()
 
         subscription = await self.bus.subscribe(inbox, take)
-        self.bus.deliver(subject, data, reply=inbox)
+        self.bus.deliver(subject, data, reply=inbox, headers=headers)
         await answered.wait()
         await subscription.unsubscribe()
         [answer] = answers
@@ -526,12 +533,15 @@ async def open_service(
     bus: FakeBus | None = None,
     executor: Executor | None = None,
     poster: Poster | None = None,
+    tracer: Tracer | None = None,
     **settings: Any,
 ) -> AsyncIterator[Site]:
     """Run a service until it is ready, with connectors under control of the test."""
     bus = bus or FakeBus()
     cloud = Cloud(bus, script)
-    service = Service(Settings(**settings), bus, store or MemoryStore(), executor=executor, poster=poster)
+    service = Service(
+        Settings(**settings), bus, store or MemoryStore(), executor=executor, poster=poster, tracer=tracer
+    )
     async with trio.open_nursery() as nursery:
         await cloud.open(nursery)
         await nursery.start(service.run)

@@ -1,0 +1,147 @@
+"""Spans as OpenTelemetry's SDK gets them."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+import trio
+from attrs import evolve
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.trace import SpanKind, StatusCode
+
+from scheduler.tracing.build import BuildTrace
+from scheduler.tracing.context import TraceContext
+from scheduler.tracing.exporting import ExportingTracer
+from scheduler.tracing.spans import Attempt, Run, attempt_span, run_span
+
+CONTEXT = TraceContext("a" * 32, "b" * 16, 1, "v=1")
+RUN = Run("b1", "prod", "build.create", 1, 10.0, 20.0, "done", {"completed": 2})
+ATTEMPT = Attempt("b1", 1, "a", 1, "vpc.create.aws", 14.0, due=10.0, sent=11.0, needs=[("z", 2)])
+
+
+class Keeping(SpanExporter):
+    """Keeps what is exported."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.spans: list[ReadableSpan] = []
+        self.seconds = seconds
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        time.sleep(self.seconds)
+        self.spans += spans
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_RESOURCE_ATTRIBUTES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tracer(kept: SpanExporter) -> ExportingTracer:
+    return ExportingTracer({"service.name": "scheduler", "service.instance.id": "i1"}, "1", kept)
+
+
+async def test_a_span_arrives_with_its_ids_times_events_and_links() -> None:
+    kept = Keeping()
+    one = tracer(kept)
+    trace = one.begin(CONTEXT, "b1", "m", "build.create")
+    one.export(attempt_span(trace, ATTEMPT))
+    one.export(run_span(trace, evolve(RUN, error="no")))
+    await one.finish(5)
+    attempt, run = kept.spans
+    assert attempt.context is not None
+    assert run.context is not None
+    assert f"{attempt.context.trace_id:032x}" == f"{run.context.trace_id:032x}" == "a" * 32
+    assert f"{attempt.context.span_id:016x}" == trace.attempt("a", 1)
+    assert attempt.parent is not None
+    assert f"{attempt.parent.span_id:016x}" == f"{run.context.span_id:016x}" == trace.run(1)
+    assert run.parent is not None
+    assert (f"{run.parent.span_id:016x}", run.parent.is_remote, attempt.parent.is_remote) == (
+        "b" * 16,
+        True,
+        False,
+    )
+    assert attempt.context.trace_state.to_header() == "v=1"
+    assert (attempt.start_time, attempt.end_time) == (10_000_000_000, 14_000_000_000)
+    assert [(event.name, event.timestamp) for event in attempt.events] == [
+        ("due", 10_000_000_000),
+        ("sent", 11_000_000_000),
+    ]
+    assert [f"{link.context.span_id:016x}" for link in attempt.links] == [trace.attempt("z", 2)]
+    assert (attempt.kind, run.kind) == (SpanKind.CLIENT, SpanKind.INTERNAL)
+    assert (attempt.status.status_code, run.status.status_code) == (StatusCode.OK, StatusCode.ERROR)
+    assert run.status.description == "no"
+    assert attempt.attributes is not None
+    assert attempt.attributes["messaging.destination.name"] == "vpc.create.aws"
+
+
+async def test_a_build_without_a_context_begins_a_trace_of_its_own() -> None:
+    kept = Keeping()
+    one = tracer(kept)
+    trace, other = (one.begin(None, build, "m", "build.create") for build in ("b1", "b2"))
+    one.export(run_span(trace, RUN))
+    await one.finish(5)
+    [run] = kept.spans
+    assert run.parent is None
+    assert run.context is not None
+    assert (f"{run.context.trace_id:032x}", f"{run.context.span_id:016x}") == (trace.trace, trace.run(1))
+    assert trace.trace != other.trace
+    assert trace.sampled
+
+
+@pytest.mark.parametrize(
+    ("sampler", "argument", "context", "sampled"),
+    [
+        ("", "", CONTEXT, True),
+        ("", "", TraceContext("a" * 32, "b" * 16, 0), False),
+        ("always_off", "", CONTEXT, False),
+        ("always_on", "", TraceContext("a" * 32, "b" * 16, 0), True),
+        ("parentbased_traceidratio", "0", None, False),
+        ("parentbased_traceidratio", "0", CONTEXT, True),
+    ],
+)
+async def test_the_sampler_of_the_environment_decides_once_for_all_spans_of_a_build(
+    monkeypatch: pytest.MonkeyPatch,
+    sampler: str,
+    argument: str,
+    context: TraceContext | None,
+    sampled: bool,
+) -> None:
+    if sampler:
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER", sampler)
+        monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", argument)
+    kept = Keeping()
+    one = tracer(kept)
+    trace = one.begin(context, "b1", "m", "build.create")
+    assert trace.sampled is sampled
+    one.export(run_span(trace, RUN))
+    one.export(attempt_span(trace, ATTEMPT))
+    await one.finish(5)
+    assert len(kept.spans) == (2 if sampled else 0)
+
+
+async def test_names_in_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "builds")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod")
+    kept = Keeping()
+    one = tracer(kept)
+    one.export(run_span(BuildTrace.of(CONTEXT, "b1", "m"), RUN))
+    await one.finish(5)
+    attributes = kept.spans[0].resource.attributes
+    assert attributes["service.name"] == "builds"
+    assert attributes["service.instance.id"] == "i1"
+    assert attributes["deployment.environment.name"] == "prod"
+
+
+async def test_a_collector_that_does_not_answer_keeps_nobody() -> None:
+    one = tracer(Keeping(3.0))
+    began = time.perf_counter()
+    one.export(run_span(BuildTrace.of(CONTEXT, "b1", "m"), RUN))
+    assert time.perf_counter() - began < 0.5
+    with trio.fail_after(2):
+        await one.finish(0.1)
