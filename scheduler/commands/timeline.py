@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from attrs import frozen
 
 from scheduler.bus import Bus
 from scheduler.client.ask import get_build
 from scheduler.client.lenient import text
-from scheduler.client.timeline import Span, Timeline, Wait, read_timeline
+from scheduler.client.timeline import FINISHED, Span, Timeline, Wait, read_timeline
 from scheduler.client.traces import trace as trace_of
 from scheduler.commands.asking import Json, option, run_asking, say_json
 from scheduler.commands.flags import BROKER_DEFAULTS, QUIET_LOG_DEFAULTS, BrokerFlags, QuietLogFlags
@@ -30,25 +31,39 @@ def timeline(
     behaviour: Annotated[
         Path | None, option("Write its times and failures to this file, for `simulate --behaviour`.")
     ] = None,
+    otlp: Annotated[Path | None, option("Write a build that has ended as spans of OpenTelemetry.")] = None,
     json: Json = False,
     broker: BrokerFlags = BROKER_DEFAULTS,
     log: QuietLogFlags = QUIET_LOG_DEFAULTS,
 ) -> int:
     """Show when each component ran, and what took the time."""
-    return run_asking(broker, log, partial(_timeline, build, trace, behaviour, json), json=json)
+    return run_asking(broker, log, partial(_timeline, build, _Files(trace, behaviour, otlp), json), json=json)
 
 
-async def _timeline(build: str, trace: Path | None, behaviour: Path | None, json: bool, bus: Bus) -> int:
+@frozen
+class _Files:
+    """Files to be written, as far as they are asked for."""
+
+    trace: Path | None
+    behaviour: Path | None
+    otlp: Path | None
+
+
+async def _timeline(build: str, files: _Files, json: bool, bus: Bus) -> int:
     answer = await get_build(bus, build, graph=True)
     found = read_timeline(answer)
     status = text(answer.get("status"))
-    if trace is not None and not _write(trace, trace_of(found, build), "https://ui.perfetto.dev opens it"):
+    if files.trace is not None and not _write(
+        files.trace, trace_of(found, build), "https://ui.perfetto.dev opens it"
+    ):
         return 1
-    if behaviour is not None:
+    if files.behaviour is not None:
         from scheduler.local.script import recorded  # noqa: PLC0415 - only here
 
-        if not _write(behaviour, recorded(found.spans), "for `scheduler simulate --behaviour`"):
+        if not _write(files.behaviour, recorded(found.spans), "for `scheduler simulate --behaviour`"):
             return 1
+    if files.otlp is not None and not _write_otlp(files.otlp, answer, build, status):
+        return 1
     if json:
         say_json(_document(found, build, status))
         return 0
@@ -59,9 +74,23 @@ async def _timeline(build: str, trace: Path | None, behaviour: Path | None, json
     return 0
 
 
+def _write_otlp(path: Path, answer: Mapping[str, Any], build: str, status: str) -> bool:
+    if status not in FINISHED:
+        complain(f"{build} is {status}: --otlp is for builds that have ended; wait for it, or leave that out")
+        return False
+    from scheduler.client.otlp import lines_of, spans_of  # noqa: PLC0415 - only here
+
+    lines = [msgspec.json.encode(line) for line in lines_of(spans_of(answer, build))]
+    return _write_bytes(path, b"\n".join([*lines, b""]), "TracesData of OTLP as JSON, a message in each line")
+
+
 def _write(path: Path, document: Any, use: str) -> bool:
+    return _write_bytes(path, msgspec.json.encode(document), use)
+
+
+def _write_bytes(path: Path, data: bytes, use: str) -> bool:
     try:
-        path.write_bytes(msgspec.json.encode(document))
+        path.write_bytes(data)
     except OSError as error:
         complain(f"cannot write {str(path)!r}: {error.strerror}")
         return False

@@ -65,6 +65,8 @@ async def get_build(parts: Parts, request: verbs.Get) -> Document:
             "next": None,
         }
     )
+    if seen.plan.trace is not None:
+        answer["trace"] = seen.plan.trace.document()
     if request.components:
         total = len(seen.plan.phases)
         start = min(request.start, total)

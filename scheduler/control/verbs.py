@@ -68,6 +68,7 @@ class BuildState(Answer, frozen=True, kw_only=True):
     overdue: Annotated[float | None, Meta(description="Seconds by which an attempt is late.")]
     components: list[Document]
     next: Annotated[int | None, Meta(description="Where the next page starts: its `from`.")]
+    trace: Annotated[Document, Meta(description="Ids of its trace.")] | UnsetType = UNSET
     owner: Owner | UnsetType = UNSET
     epoch: Epoch | UnsetType = UNSET
 

@@ -73,6 +73,11 @@ class BuildTrace(Value, frozen=True):
         """
         return TraceContext(self.trace, self.parent or self.first, self.flags, self.state)
 
+    def document(self) -> dict[str, str | bool]:
+        """Return it as JSON for operators; what is empty is left out."""
+        document = {"id": self.trace, "span": self.first, "parent": self.parent, "state": self.state}
+        return {name: value for name, value in document.items() if value} | {"sampled": self.sampled}
+
     def run(self, number: int) -> str:
         """Return the id of the span of a run, from 1."""
         return self.first if number == 1 else derive(self.trace, self.first, "run", str(number))

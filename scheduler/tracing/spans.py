@@ -84,7 +84,7 @@ class Run:
     """Time of its beginning, in seconds since 1970."""
     ended: float
     status: str
-    """Status of the report: ``done``, ``error`` ..."""
+    """``done``, ``errored`` or ``cancelled``."""
     counts: Mapping[str, int]
     """Number of components by state."""
     error: str | None = None

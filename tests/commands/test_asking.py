@@ -646,6 +646,26 @@ def test_the_timeline_as_a_trace(scheduler: FakeScheduler, capsys: Captured, tmp
     assert f"cannot write '{tmp_path}'" in capsys.readouterr().err
 
 
+def test_the_timeline_as_spans(scheduler: FakeScheduler, capsys: Captured, tmp_path: Path) -> None:
+    """With --otlp a file is written that has a message of OTLP in each line."""
+    scheduler.say("get", chain(3))
+    path = tmp_path / "spans.jsonl"
+    assert cli.main(["timeline", BUILD, "--otlp", str(path)]) == 0
+    [line] = path.read_text().splitlines()
+    [scope] = json.loads(line)["resourceSpans"][0]["scopeSpans"]
+    assert [span["kind"] for span in scope["spans"]] == [1, 3, 3, 3]
+
+
+def test_a_build_that_runs_is_not_written_as_spans(
+    scheduler: FakeScheduler, capsys: Captured, tmp_path: Path
+) -> None:
+    """Its spans would change, and each has an end."""
+    scheduler.say("get", chain(3, "running"))
+    assert cli.main(["timeline", BUILD, "--otlp", str(tmp_path / "spans.jsonl")]) == 1
+    assert f"{BUILD} is running: --otlp is for builds that have ended" in capsys.readouterr().err
+    assert not (tmp_path / "spans.jsonl").exists()
+
+
 def test_the_timeline_as_a_script(scheduler: FakeScheduler, capsys: Captured, tmp_path: Path) -> None:
     """With --behaviour a file is written that simulated connectors take."""
     answer = chain(3)

@@ -14,6 +14,7 @@ from support.fakes import JSON, Reply, Site, document, encode, ignore, open_serv
 from support.tracers import OWN, KeepingTracer
 from trio.testing import MockClock
 
+from scheduler.client.otlp import spans_of
 from scheduler.journal.records import TRACEPARENT_HEADER, TRACESTATE_HEADER
 from scheduler.log import add_trace
 from scheduler.tracing.build import BuildTrace
@@ -265,6 +266,33 @@ async def test_dependencies_that_were_completed_before_have_no_span_to_be_linked
         await ended(site)
     assert tracer.one("b").links == ()
     assert not tracer.of("a")
+
+
+async def test_a_build_that_has_ended_is_exported_with_the_same_spans(autojump_clock: MockClock) -> None:
+    plant = Plant()
+    plant.tracer = tracer = KeepingTracer()
+    tries = iter([Reply("errored"), Reply(after=3.0), Reply("errored", fields={"error": "no"})])
+    build = document("abc", [("a", "b"), ("a", "c"), ("b", "c")])
+    build["changes"][0]["_retry"] = {"attempts": 2, "backoff": 5}
+    async with plant.run(lambda _: [next(tries)]) as process:
+        await process.submit(build, headers=HEADERS)
+        await ended(process)
+        await until(lambda: not process.service.roster.ids())
+        answer = await ask(process, "get", id="b1", graph=True)
+    exported = {span.id: span for span in spans_of(answer, "b1")}
+    told = {span.id: span for span in tracer.spans}
+    assert len(told) == 4
+    assert exported.keys() == told.keys()
+    for key, live in told.items():
+        later = exported[key]
+        assert (later.name, later.kind, later.parent, later.links) == (
+            (live.name, live.kind, live.parent, live.links)
+        )
+        assert (later.error is None) is (live.error is None)
+        assert later.attributes == live.attributes
+        assert (later.start, later.end) == pytest.approx((live.start, live.end), abs=0.01)
+        seen = [event for event in live.events if event.name in names(later)]
+        assert [event.time for event in later.events] == pytest.approx([one.time for one in seen], abs=0.01)
 
 
 # ---- the log
