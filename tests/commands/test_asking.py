@@ -646,7 +646,7 @@ def test_the_timeline_as_a_trace(scheduler: FakeScheduler, capsys: Captured, tmp
     assert f"cannot write '{tmp_path}'" in capsys.readouterr().err
 
 
-def test_the_timeline_as_spans(scheduler: FakeScheduler, capsys: Captured, tmp_path: Path) -> None:
+def test_the_timeline_as_spans(scheduler: FakeScheduler, tmp_path: Path) -> None:
     """With --otlp a file is written that has a message of OTLP in each line."""
     scheduler.say("get", chain(3))
     path = tmp_path / "spans.jsonl"

@@ -92,7 +92,9 @@ class Process:
 
     def __init__(self, *command: str, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
         variables = {
-            key: value for key, value in os.environ.items() if not key.startswith(("NATS_", "SCHEDULER_"))
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("NATS_", "OTEL_", "SCHEDULER_", "TRACE"))
         }
         variables |= {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **(env or {})}
         self.out: Feed[str] = Feed()
