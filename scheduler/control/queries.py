@@ -65,8 +65,8 @@ async def get_build(parts: Parts, request: verbs.Get) -> Document:
             "next": None,
         }
     )
-    if seen.plan.trace is not None:
-        answer["trace"] = seen.plan.trace.document()
+    if (trace := seen.plan.requests.trace) is not None:
+        answer["trace"] = trace.document()
     if request.components:
         total = len(seen.plan.phases)
         start = min(request.start, total)

@@ -32,7 +32,6 @@ from scheduler.plan.request import Request
 from scheduler.plan.requests import Requests
 from scheduler.plan.state import PlanState
 from scheduler.plan.texts import Texts
-from scheduler.tracing.build import BuildTrace
 
 _AFTER_A_FAILURE = frozenset({Phase.RETRYING, Phase.ERRORED})
 
@@ -47,7 +46,6 @@ class Plan:
         limits: bounds on texts that come in on the way.
         retries: the operator's rules, used where neither the component nor the build has one.
         mark: mark of the build's acceptance, drawn once; empty where the store keeps none.
-        trace: trace of the build; None where it has none.
     """
 
     __slots__ = (
@@ -66,7 +64,6 @@ class Plan:
         "requests",
         "state",
         "texts",
-        "trace",
     )
 
     def __init__(
@@ -77,7 +74,6 @@ class Plan:
         limits: Limits = DEFAULT_LIMITS,
         retries: Retries = (),
         mark: str = "",
-        trace: BuildTrace | None = None,
     ) -> None:
         self.prepared = prepared
         """The validated build."""
@@ -89,15 +85,13 @@ class Plan:
         """Digest of the build's content, in hexadecimal."""
         self.mark = mark
         """Mark of the build's acceptance; empty where there is none."""
-        self.trace = trace
-        """Trace of the build; None where it has none."""
         self.priorities: Sequence[float] = ()
         """Priority by vertex; the highest belongs to what the rest of the build waits for most."""
         self.state = PlanState(prepared.build, prepared.graph, prepared.policy, limits)
         """State of the build."""
         self.phases = self.state.phases
         """Phase of each change."""
-        self.requests = Requests(prepared, self.state, retries, mark, trace)
+        self.requests = Requests(prepared, self.state, retries, mark)
         self._ledger = self.state.ledger
         self._limits = limits
         self._secrets = prepared.secrets

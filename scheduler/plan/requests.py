@@ -42,7 +42,6 @@ class Requests:
         state: its state.
         retries: the operator's rules, used where neither the component nor the build has one.
         mark: mark of the build's acceptance; empty where there is none.
-        trace: trace of the build; None where it has none.
     """
 
     __slots__ = (
@@ -54,21 +53,16 @@ class Requests:
         "_secrets",
         "_state",
         "_templates",
-        "_trace",
         "_work",
         "has_open_subjects",
         "laborious",
+        "trace",
         "unlearned",
     )
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        state: PlanState,
-        retries: Retries,
-        mark: str,
-        trace: BuildTrace | None = None,
-    ) -> None:
+    def __init__(self, prepared: Prepared, state: PlanState, retries: Retries, mark: str) -> None:
+        self.trace: BuildTrace | None = None
+        """Trace of the build; None where it has none."""
         self.laborious: Vertex | None = None
         """Change that took too long to be rendered on the spot, most recently."""
         self.unlearned: list[Vertex] = []
@@ -84,7 +78,6 @@ class Requests:
         self._state = state
         self._rules = RetryRules(prepared.policy.retry, retries)
         self._mark = f"/{mark}" if mark else ""
-        self._trace = trace
         self._work = Work.of_build(len(changes))
         self._renderings: dict[Vertex, Rendering] = {}
         """Results of renderings elsewhere, to be used next."""
@@ -163,7 +156,7 @@ class Requests:
             Started(component, attempt, change.raw, failed),
             mark,
             change.heartbeat if change.settings else None,
-            None if self._trace is None else self._trace.context_of(component, failed + 1),
+            None if self.trace is None else self.trace.context_of(component, failed + 1),
         )
 
     def rendered(self, vertex: Vertex, work: Work | None = None) -> Rendered:
@@ -265,8 +258,7 @@ class Requests:
     def take(self, vertex: Vertex) -> None:
         """Use up what is kept for a change: it begins with its request."""
         self.let_go(vertex)
-        if self._put_back:
-            self._put_back.pop(vertex, None)
+        self._put_back.pop(vertex, None)
 
     # Secrets.
 

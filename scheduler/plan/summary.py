@@ -37,7 +37,7 @@ def _shown(plan: Plan, vertex: Vertex) -> Mapping[str, Any] | Raw:
 
 def accepted_of(plan: Plan) -> Accepted:
     """Return the first event of a build."""
-    trace = None if plan.trace is None else plan.trace.context
+    trace = None if plan.requests.trace is None else plan.requests.trace.context
     document = {**plan.build.fields, **report_of(plan).lists()}
     return Accepted(document, plan.digest, mark=plan.mark, trace=trace)
 

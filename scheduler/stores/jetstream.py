@@ -30,6 +30,7 @@ from scheduler.journal.records import (
     LEFT,
     RECORD_HEADER,
     accepted_chunks,
+    first_headers,
     instance_of,
     read_headers,
 )
@@ -281,7 +282,7 @@ class JetStreamStore:
         log = BuildLog(build, self._context)
         if self._logs.setdefault(build, log) is not log:
             raise await self._explained(build, f"build {build} has begun already")
-        log.digest, log.trace = event.digest, event.trace
+        log.beside = first_headers(event)
         try:
             log.put([data])
             await log.commit()

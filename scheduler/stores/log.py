@@ -24,7 +24,6 @@ from scheduler.journal.events import Event, Finished, Reported, Retrying, Sent, 
 from scheduler.journal.orders import Order
 from scheduler.journal.records import (
     COUNTED_HEADER,
-    DIGEST_HEADER,
     GIVEN_HEADER,
     TIMED,
     Elsewhere,
@@ -35,7 +34,6 @@ from scheduler.journal.records import (
     encode_order,
     headers_of,
     record_id_of,
-    trace_headers,
 )
 from scheduler.runtime.clock import BuildClock
 from scheduler.stores import Departure
@@ -45,7 +43,6 @@ from scheduler.stores.commit_waiters import CommitWaiters
 from scheduler.stores.departures import Departures
 from scheduler.stores.event_queue import Draft, EventQueue
 from scheduler.stores.keeper import Keeper
-from scheduler.tracing.context import TraceContext
 
 _log = structlog.get_logger(__name__)
 
@@ -144,10 +141,8 @@ class BuildLog:
         self.status = Status.OPEN
         self.word = ""
         """End of the ids of records: `LEFT` where the next one is to leave the build to any process."""
-        self.digest = ""
-        """Digest of the content; written beside the first record."""
-        self.trace: TraceContext | None = None
-        """Trace of the build; written beside the first record."""
+        self.beside: Mapping[str, str] = {}
+        """Headers that the first record has beside those of each."""
         self.failure: StoreError | None = None
         """Reason why nothing more can be written."""
         self.on_failure: Callable[[StoreError], None] = ignore
@@ -421,11 +416,7 @@ def _headers(log: BuildLog, record_id: str) -> dict[str, str]:
         headers[GIVEN_HEADER] = log.heir
     if log.counted_by:
         headers[COUNTED_HEADER] = log.counted_by
-    if not log.n and log.digest:
-        headers[DIGEST_HEADER] = log.digest
-    if not log.n and log.trace is not None:
-        headers |= trace_headers(log.trace)
-    return headers
+    return headers if log.n else {**headers, **log.beside}
 
 
 def _status_after(draft: Draft, status: Status) -> Status:

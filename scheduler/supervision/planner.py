@@ -77,8 +77,8 @@ class Planner:
             limits=self.limits,
             retries=self._retries,
             mark=mark,
-            trace=trace,
         )
+        plan.requests.trace = trace
         expected = expectation(self.durations)
         seconds = [expected(plan.requests.subject(vertex)) for vertex in range(len(plan.phases))]
         plan.priorities = plan.graph.remaining(seconds)

@@ -97,10 +97,10 @@ class Runner:
             resumption: times from its log, where an earlier process left it and there is a log.
         """
         spans = None
-        if plan.trace is not None:
-            TRACED[plan.build.id] = LineIds(plan, plan.trace)
-            if self._tracer.exports and plan.trace.sampled:
-                spans = BuildSpans(self._tracer.export, plan, timings, plan.trace)
+        if (trace := plan.requests.trace) is not None:
+            TRACED[plan.build.id] = LineIds(plan, trace)
+            if self._tracer.exports and trace.sampled:
+                spans = BuildSpans(self._tracer.export, plan, timings, trace)
         track = Track(
             self._feed, plan, timings, self._completed, self.notices, tally=self._tally, spans=spans
         )

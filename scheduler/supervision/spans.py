@@ -62,7 +62,7 @@ class LineIds:
 
 @define(eq=False)
 class _Notes:
-    """What is noted of an attempt in flight."""
+    """Notes on an attempt in flight."""
 
     slot: float | None = None
     answered: float | None = None

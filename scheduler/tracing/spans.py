@@ -120,7 +120,7 @@ def run_span(trace: BuildTrace, run: Run) -> Span:
 
 
 class Beat(NamedTuple):
-    """What a heartbeat said."""
+    """Content of a heartbeat."""
 
     time: float
     """Seconds since 1970."""

@@ -14,7 +14,7 @@ PROTOCOL: Final = "http/protobuf"
 
 @frozen
 class Wanted:
-    """What the environment says."""
+    """Answer of the environment."""
 
     on: bool
     """Whether spans are to be sent."""

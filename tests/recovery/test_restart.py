@@ -86,7 +86,7 @@ def outcome(name: str, state: str = "completed", **fields: Any) -> Settled:
     return Settled(name, {**change(name), "service": "b1", "_state": state, **fields})
 
 
-def accept(value: JSON, digest: str = "00" * 16, **options: str) -> Accepted:
+def accept(value: JSON, digest: str = "00" * 16, **options: Any) -> Accepted:
     return Accepted(value, digest, "0123456789abcdef", **options)
 
 

@@ -40,7 +40,7 @@ from scheduler.jetstream.streams import report_subject
 from scheduler.journal.events import Accepted, Cancelled, Event, Paused, Sent, Settled, Supplied, Withdrawn
 from scheduler.journal.history import History
 from scheduler.journal.orders import Order
-from scheduler.journal.records import Position, encode_event
+from scheduler.journal.records import Position, encode_event, first_headers
 from scheduler.limiter.byte_budget import ByteBudget
 from scheduler.plan import Phase, Plan, Request, steering
 from scheduler.plan.attempts import Again, AttemptCounts
@@ -90,7 +90,7 @@ def _accepted_too_early() -> list[Patch]:
             await append(store, build, events)
         elif build not in store._logs:
             log = store._logs[build] = BuildLog(build, store._context)
-            log.digest = events[0].digest
+            log.beside = first_headers(events[0])
             log.put(map(encode_event, events))
 
     return [(JetStreamStore, "append", hasty)]

@@ -21,7 +21,14 @@ from scheduler.jetstream.api import JetStream
 from scheduler.jetstream.objects import Objects
 from scheduler.jetstream.streams import LOG, OBJECTS
 from scheduler.journal.events import Accepted, Event, Loading, Sent, Settled, Started
-from scheduler.journal.records import Elsewhere, Position, Status, decode_event, encode_event
+from scheduler.journal.records import (
+    DIGEST_HEADER,
+    Elsewhere,
+    Position,
+    Status,
+    decode_event,
+    encode_event,
+)
 from scheduler.stores.commit_health import CommitHealth
 from scheduler.stores.log import BuildLog, LogContext
 
@@ -83,7 +90,7 @@ class Bench:
             start=self._start,
         )
         self.log = BuildLog("b1", self.desk)
-        self.log.digest = "d1"
+        self.log.beside = {DIGEST_HEADER: "d1"}
 
     def _start(self, log: BuildLog) -> None:
         async def write() -> None:

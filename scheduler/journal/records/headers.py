@@ -7,7 +7,9 @@ from typing import Final
 
 from attrs import frozen
 
+from scheduler.journal.events import Accepted
 from scheduler.journal.records.strict import left, left_for_another, shown
+from scheduler.journal.records.traces import trace_headers
 
 RECORD_HEADER = "Scheduler-Record"
 STATUS_HEADER = "Scheduler-Status"
@@ -60,6 +62,12 @@ def headers_of(record_id: str, status: str, loads: int, hangs: int = 0) -> dict[
     """Return the headers of a record (see `Headings`); the number of hangs only where there were any."""
     headers = {RECORD_HEADER: record_id, STATUS_HEADER: str(status), LOADS_HEADER: str(loads)}
     return headers | {HANGS_HEADER: str(hangs)} if hangs else headers
+
+
+def first_headers(event: Accepted) -> dict[str, str]:
+    """Return the headers that only the first record of a log has: digest and trace, where there are any."""
+    headers = {DIGEST_HEADER: event.digest} if event.digest else {}
+    return headers if event.trace is None else headers | trace_headers(event.trace)
 
 
 def record_id_of(instance: str, epoch: int, n: int, random: str) -> str:
