@@ -9,7 +9,7 @@ All copies may be delivered in the end. Questions change nothing, a build is sub
 orders have an id of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 import trio
@@ -30,7 +30,13 @@ ONCE: Final[Pauses] = (2.0,)
 """One try, for those who ask from time to time anyway."""
 
 
-async def request_again(bus: Bus, subject: str, data: bytes, pauses: Pauses = QUESTION) -> Message:
+async def request_again(
+    bus: Bus,
+    subject: str,
+    data: bytes,
+    pauses: Pauses = QUESTION,
+    headers: Mapping[str, str] | None = None,
+) -> Message:
     """Send a request, again while it gets no answer, and return the first answer to any of the tries.
 
     Args:
@@ -38,6 +44,7 @@ async def request_again(bus: Bus, subject: str, data: bytes, pauses: Pauses = QU
         subject: subject of the request.
         data: its payload.
         pauses: seconds to wait after each try.
+        headers: its headers.
 
     Raises:
         SteeringError: no answer came, with code ``silent``.
@@ -49,7 +56,7 @@ async def request_again(bus: Bus, subject: str, data: bytes, pauses: Pauses = QU
     answers, coming = trio.open_memory_channel[Message | Exception](len(pauses))
     async with trio.open_nursery() as tries:
         for number, pause in enumerate(pauses):
-            tries.start_soon(_try, bus, subject, data, answers)
+            tries.start_soon(_try, bus, subject, data, headers, answers)
             outcome = await _outcome(coming, pause, first=not number)
             if outcome is not None and (not number or not isinstance(outcome, NoResponders)):
                 break
@@ -82,10 +89,14 @@ async def _outcome(
 
 
 async def _try(
-    bus: Bus, subject: str, data: bytes, answers: "trio.MemorySendChannel[Message | Exception]"
+    bus: Bus,
+    subject: str,
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    answers: "trio.MemorySendChannel[Message | Exception]",
 ) -> None:
     try:
-        answers.send_nowait(await bus.request(subject, data))
+        answers.send_nowait(await bus.request(subject, data, headers=headers))
     except Exception as error:  # noqa: BLE001 - it is raised by the one who asks
         answers.send_nowait(error)
 

@@ -60,7 +60,13 @@ class Verdict:
 
 
 async def submit(
-    bus: Bus, action: str, data: bytes, build: str = "", *, note: Callable[[str], None] = lambda _: None
+    bus: Bus,
+    action: str,
+    data: bytes,
+    build: str = "",
+    *,
+    note: Callable[[str], None] = lambda _: None,
+    headers: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Submit a build on the intake subject ``action``, for a minute at most.
 
@@ -73,6 +79,7 @@ async def submit(
         data: the build.
         build: its id.
         note: called once with a text for people where a scheduler that ends is to be waited for.
+        headers: headers of the submission, such as a trace context.
 
     Raises:
         NoResponders: no scheduler listens.
@@ -83,17 +90,23 @@ async def submit(
         BusError: the bus cannot be used.
     """
     try:
-        return await _submit_until_taken(bus, action, data, note)
+        return await _submit_until_taken(bus, action, data, headers, note)
     except MessageTooLarge as error:
         async with _uploaded(bus, data, error) as name:
             named = msgspec.json.encode({"id": build, "object": name})
-            return await _submit_until_taken(bus, action, named, note)
+            return await _submit_until_taken(bus, action, named, headers, note)
 
 
-async def _submit_until_taken(bus: Bus, action: str, data: bytes, note: Callable[[str], None]) -> Verdict:
+async def _submit_until_taken(
+    bus: Bus,
+    action: str,
+    data: bytes,
+    headers: Mapping[str, str] | None,
+    note: Callable[[str], None],
+) -> Verdict:
     """Submit a build, again while schedulers that end refuse it."""
     began = trio.current_time()
-    verdict = await _submit_once(bus, action, data)
+    verdict = await _submit_once(bus, action, data, headers)
     if verdict.code != _SHUTTING_DOWN:
         return verdict
     note(f"a scheduler is shutting down: waiting up to {PATIENCE:g} s for one that takes builds")
@@ -105,13 +118,13 @@ async def _submit_until_taken(bus: Bus, action: str, data: bytes, note: Callable
             pause = min(2 * pause, _LONGEST_PAUSE)
             # That there is none now: the only one may be started again.
             with suppress(NoResponders):
-                verdict = evolve(await _submit_once(bus, action, data), repeated=True)
+                verdict = evolve(await _submit_once(bus, action, data, headers), repeated=True)
     return verdict
 
 
-async def _submit_once(bus: Bus, action: str, data: bytes) -> Verdict:
+async def _submit_once(bus: Bus, action: str, data: bytes, headers: Mapping[str, str] | None) -> Verdict:
     began = trio.current_time()
-    message = await request_again(bus, action, data, _TRIES)
+    message = await request_again(bus, action, data, _TRIES, headers)
     return evolve(_read(message.data), repeated=trio.current_time() - began >= _TRIES[0])
 
 

@@ -1,5 +1,6 @@
 """Submits a build and follows it to its end, for ``run`` and ``demo``."""
 
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +20,7 @@ from scheduler.definition.values import Overlay
 from scheduler.display import open_view
 from scheduler.errors import BusError, MessageTooLarge, NoResponders, NotPermitted, SteeringError
 from scheduler.text import count, printable
+from scheduler.tracing.context import read_context
 
 _TAKEN = {
     "finished": "ran before, with other content",
@@ -95,8 +97,11 @@ async def run_build(
 
 async def _submit(bus: Bus, build: Submission) -> Verdict | None:
     """Submit a build; if there is no answer, print why and return None."""
+    # As in CI systems, whose steps are spans, and whose names for it are in capitals.
+    context = read_context(os.environ)
+    headers = None if context is None else context.headers()
     try:
-        return await submit(bus, build.action, build.data, build.id, note=complain)
+        return await submit(bus, build.action, build.data, build.id, note=complain, headers=headers)
     except NoResponders:
         complain(
             f"no scheduler answers on {build.action}: start one with `scheduler serve`, "

@@ -21,7 +21,7 @@ from support.receivers import Receiver, answering, run_receiver
 
 from integration.builds import chain, component
 from integration.conftest import World
-from integration.harness import Process, eventually
+from integration.harness import Process, Scheduler, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -175,6 +175,31 @@ def test_without_a_collector_nothing_goes_on_the_wire(world: World) -> None:
     reports.first(lambda message: message.json["id"] == traced["id"])
     [request] = [one for one in heard if one.subject == "vpc.create.aws" and "traceparent" in one.headers]
     assert request.headers["traceparent"].startswith(f"00-{'a' * 32}-")
+    scheduler.end()
+
+
+def test_a_command_submits_in_the_trace_of_its_environment(world: World) -> None:
+    """As a step of a CI system that sets TRACEPARENT."""
+    world.scheduler("--store=memory", env={"NATS_URL": world.server.url})
+    world.connectors()
+    heard = world.client().listen("build.create", "vpc.create.aws")
+    parent = f"00-{'a' * 32}-{'b' * 16}-01"
+    env = {"NATS_URL": world.server.url, "TRACEPARENT": parent, "TRACESTATE": "v=1"}
+    command = world.started(Scheduler("run", "-", env=env))
+    command.write(json.dumps(chain(component("vpc::1"))), end=True)
+    assert command.wait() == 0, command.errors
+    submitted, request = heard.count(2)[:2]
+    assert (submitted.headers["traceparent"], submitted.headers["tracestate"]) == (parent, "v=1")
+    assert request.headers["traceparent"].startswith(f"00-{'a' * 32}-")
+
+
+def test_a_variable_that_cannot_be_used_costs_the_spans_and_no_build(world: World) -> None:
+    env = {"NATS_URL": world.server.url, "OTEL_TRACES_EXPORTER": "otlp"}
+    scheduler = world.scheduler("--store=memory", env={**env, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "100000"})
+    world.connectors()
+    world.submitter().run(chain(component("vpc::1")))
+    line = scheduler.await_log("no spans are sent: a variable of OpenTelemetry cannot be used")
+    assert "max_export_batch_size" in line["reason"]
     scheduler.end()
 
 
