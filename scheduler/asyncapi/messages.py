@@ -33,6 +33,8 @@ from scheduler.journal.records import (
     RECORD_HEADER,
     REMOVED_HEADER,
     STATUS_HEADER,
+    TRACEPARENT_HEADER,
+    TRACESTATE_HEADER,
     record_schema,
 )
 from scheduler.plan.schema import reply_schema
@@ -41,6 +43,7 @@ from scheduler.supervision.feed import BuildEvent, ComponentEvent
 from scheduler.supervision.passing_wire import EXPIRES_HEADER, INTAKE_HEADER, LOAD_HEADER
 from scheduler.supervision.passing_wire import SENDER_HEADER as PASSED_SENDER_HEADER
 from scheduler.supervision.peers import CandidateWords
+from scheduler.tracing.context import TRACEPARENT, TRACESTATE
 
 Headers: TypeAlias = Mapping[str, str]
 """Descriptions of headers, by name."""
@@ -112,6 +115,13 @@ def _progress() -> Schema:
     return schema
 
 
+_TRACED: Final = {
+    TRACEPARENT: "Trace context, where the build has one; its name is read in any case.",
+    TRACESTATE: "The rest of it.",
+}
+"""Headers of a build, and of its requests."""
+
+
 def _first_line(type_: type) -> str:
     return (type_.__doc__ or "").partition("\n")[0]
 
@@ -126,9 +136,10 @@ def _builds() -> Iterator[MessageEntry]:
         INTAKE_HEADER: "Subject on which it came in.",
         PASSED_SENDER_HEADER: "Its sender, percent-encoded.",
         EXPIRES_HEADER: "Seconds since 1970 after which it is not taken any more.",
+        **_TRACED,
     }
     load = {LOAD_HEADER: "Among instances: renewals of the lease there, and its active components."}
-    yield MessageEntry("build", "A build to be run.", build_schema(), (_BUILD,))
+    yield MessageEntry("build", "A build to be run.", build_schema(), (_BUILD,), _TRACED)
     yield MessageEntry(
         "passedBuild",
         "A build that another instance passes on, as it came.",
@@ -136,7 +147,9 @@ def _builds() -> Iterator[MessageEntry]:
         (_BUILD,),
         passed,
     )
-    yield _of("uploadedBuild", documents.UploadedBuild, {"id": "b-1", "object": "upload/3f9a"})
+    yield _of(
+        "uploadedBuild", documents.UploadedBuild, {"id": "b-1", "object": "upload/3f9a"}, headers=_TRACED
+    )
     yield _of("buildAccepted", documents.BuildAccepted, {"id": "b-1", "status": "accepted"}, headers=load)
     error = {"code": "invalid", "message": "1 problem", "details": ["changes[3]._provider: is missing"]}
     rejected = {"id": "b-1", "status": "rejected", "error": error}
@@ -161,6 +174,7 @@ def _connectors() -> Iterator[MessageEntry]:
         KEY: "Key of the component, the same for all its attempts: <build>/<component>/<mark>.",
         HEARTBEAT: "Subject for heartbeats.",
         WITHIN: "Seconds within which a heartbeat has to come, where they are asked for.",
+        **_TRACED,
     }
     replied = {"Nats-Service-Error": "The attempt failed: why."}
     done = {**_REQUEST, "_state": "completed", "vpc_aws_id": "vpc-1"}
@@ -253,6 +267,8 @@ def _kept() -> Iterator[MessageEntry]:
         LOADS_HEADER: "Number of times that processes began to load the build and did not end that.",
         HANGS_HEADER: "Number of processes that hung while they had the build.",
         DIGEST_HEADER: "Digest of the build, on its first record.",
+        TRACEPARENT_HEADER: "Trace context of the build, on its first record, where it has one.",
+        TRACESTATE_HEADER: "The rest of it.",
         ORDERS_HEADER: "Orders of operators that the record carries out.",
         REMOVED_HEADER: "Set on what is left of a log that was removed.",
         ATTEMPT: "Id of the message: a copy of it is not stored.",

@@ -19,6 +19,7 @@ from scheduler.asyncapi.messages import messages
 from scheduler.fleet.placing import Report
 from scheduler.journal.events import Accepted
 from scheduler.supervision.passing_wire import Headers, load_header
+from scheduler.tracing.context import TraceContext
 
 WIRE = Wire(asyncapi())
 
@@ -150,5 +151,6 @@ async def test_instances_among_each_other(autojump_clock: MockClock) -> None:
 def test_what_is_passed_on_has_the_headers_that_are_described() -> None:
     """A build with those of `Headers`, and its answer with the load."""
     described = {name: set(messages()[name].headers) for name in ("passedBuild", "buildAccepted")}
-    assert set(Headers("build.create", "ann", 1.0).encode()) == described["passedBuild"]
+    context = TraceContext("a" * 32, "b" * 16, 1, "v=1")
+    assert set(Headers("build.create", "ann", 1.0, context).encode()) == described["passedBuild"]
     assert set(load_header(Report(1, 2))) == described["buildAccepted"]
