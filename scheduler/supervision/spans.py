@@ -33,6 +33,8 @@ _LOST: Final = 10.0
 them."""
 _MOST_AGAIN: Final = 2_000
 """Spans that are made again of one build."""
+_LOOKED_AT_AT_ONCE: Final = 5_000
+"""Components that are looked at before other builds have a turn: a millisecond or two."""
 _AT_ONCE: Final = 20
 """Spans that are made before other builds have a turn: a millisecond or two."""
 
@@ -202,11 +204,11 @@ class BuildSpans:
         """
         timings = self._timings
         since = latest - _LOST
-        recent = [
-            (ended, vertex)
-            for vertex in range(len(self._plan.phases))
-            if (ended := timings.ended(vertex)) is not None and ended >= since
-        ]
+        recent: list[tuple[float, Vertex]] = []
+        async for vertex in paced(range(len(self._plan.phases)), every=_LOOKED_AT_AT_ONCE):
+            ended = timings.ended(vertex)
+            if ended is not None and ended >= since:
+                recent.append((ended, vertex))
         recent.sort()
         async for ended, vertex in paced(recent[-_MOST_AGAIN:], every=_AT_ONCE):
             self.settled(vertex, ended)

@@ -30,4 +30,9 @@ def open_tracer(environment: Mapping[str, str], *, name: str, version: str) -> T
         log.warning("no spans are sent: OpenTelemetry's SDK is missing", reason=str(error), cure=_CURE)
         return Tracer()
     resource = {"service.name": "scheduler", "service.version": version, "service.instance.id": name}
-    return ExportingTracer(resource, version)
+    try:
+        return ExportingTracer(resource, version)
+    except Exception as error:  # noqa: BLE001 - whatever the SDK says of its variables costs no build
+        reason = str(error)
+        log.error("no spans are sent: a variable of OpenTelemetry cannot be used", reason=reason)  # noqa: TRY400 - a text for an operator
+        return Tracer()
