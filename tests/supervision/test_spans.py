@@ -93,7 +93,7 @@ async def test_a_request_that_is_too_large_with_its_trace_goes_without(autojump_
         build["changes"][0]["filler"] = "x" * spare
         await site.submit(build, headers={**HEADERS, "Tracestate": f"v={'1' * 250}"})
         site.bus.max_payload = 1_000
-        await until(lambda: "a" in requests(site))
+        await until(lambda: "a" in requests(site), 50.0)
         assert context_of(requests(site)["a"]) is None
 
 
@@ -223,7 +223,7 @@ async def test_heartbeats_are_told_and_many_are_counted(autojump_clock: MockCloc
     tracer = KeepingTracer()
     async with open_service(script=ignore, tracer=tracer, attempt_timeout=100.0) as site:
         await site.submit(document("a"), headers=HEADERS)
-        await until(lambda: "a" in requests(site))
+        await until(lambda: "a" in requests(site), 50.0)
         headers = requests(site)["a"].headers
         assert isinstance(headers, Mapping)
         for number in range(40):
@@ -301,7 +301,7 @@ async def test_a_build_that_has_ended_is_exported_with_the_same_spans(autojump_c
 async def test_lines_about_a_build_or_a_component_have_the_ids(autojump_clock: MockClock) -> None:
     async with open_service(script=ignore) as site:
         await site.submit(document("a", id="b1"), headers=HEADERS)
-        await until(lambda: "a" in requests(site))
+        await until(lambda: "a" in requests(site), 50.0)
         context = context_of(requests(site)["a"])
         assert context is not None
         lines: list[Any] = [{"build": "b1"}, {"build": "b1", "component": "a"}, {"build": "other"}, {}]
@@ -322,7 +322,7 @@ async def test_nothing_is_remembered_of_a_build_that_has_ended(autojump_clock: M
         await site.submit(CHAIN, headers=HEADERS)
         assert TRACED
         await ended(site)
-        await until(lambda: not TRACED)
+        await until(lambda: not TRACED, 50.0)
 
 
 def site_mark(site: Site) -> str:
