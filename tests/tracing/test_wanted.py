@@ -1,6 +1,9 @@
 """Whether spans are sent, by the environment."""
 
+import sys
+
 import pytest
+from structlog.testing import capture_logs
 
 from scheduler.tracing.opening import open_tracer
 from scheduler.tracing.tracer import Tracer
@@ -38,6 +41,16 @@ def test_spans_are_sent_where_a_collector_is_named(environment: dict[str, str]) 
 def test_spans_are_not_sent_where_nobody_wants_it(environment: dict[str, str]) -> None:
     assert (wanted(environment).on, wanted(environment).problem) == (False, "")
     assert type(open_tracer(environment, name="a", version="1")) is Tracer
+
+
+def test_without_the_extra_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the module cannot be imported, since the SDK is not there."""
+    monkeypatch.setitem(sys.modules, "scheduler.tracing.exporting", None)
+    with capture_logs() as lines:
+        assert type(open_tracer(ENDPOINT, name="a", version="1")) is Tracer
+    [line] = lines
+    assert line["event"] == "no spans are sent: OpenTelemetry's SDK is missing"
+    assert line["cure"] == "pip install 'nats-build-scheduler[otel]'"
 
 
 def test_what_cannot_be_done_is_named_with_the_cure() -> None:
