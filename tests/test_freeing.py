@@ -31,6 +31,7 @@ from support.fakes import (
     open_service,
 )
 from support.fakes import settled as settles
+from support.tracers import KeepingTracer
 from trio.testing import MockClock
 
 from scheduler.definition.validation import read_build
@@ -84,6 +85,8 @@ OF_BUILDS = {
         "Resumption",
         "Ledger",
         "PriorityQueue",
+        "BuildSpans",
+        "LineIds",
     ),
     *(
         "Outcome",
@@ -665,3 +668,26 @@ def test_one_that_is_only_read_leaves_nothing_to_the_collector(query: str) -> No
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+async def test_a_build_with_spans_is_freed_after_a_restart_too(
+    watch: Watch, autojump_clock: MockClock
+) -> None:
+    """Those of its components that another process has told of are told once more, and kept by nobody."""
+    plant = Plant(ignore)
+    plant.tracer = KeepingTracer()
+    async with plant.run() as process:
+        await process.submit(CHAIN)
+        await trio.sleep(0.5)
+        plant.answer("a")
+        await trio.sleep(0.5)
+    watch.forget()
+    plant.tracer = tracer = KeepingTracer()
+    async with plant.run() as process:
+        await trio.sleep(1)
+        for name in "bc":
+            plant.answer(name)
+            await trio.sleep(0.5)
+        await ended(process, watch)
+        watch.check(begun=2)
+    assert len(tracer.spans) == 4
