@@ -5,7 +5,7 @@ import re
 from integration.builds import build, chain, component, failing, held
 from playwright.sync_api import Locator, Page, expect
 
-from browser.conftest import OpenWindow, Place
+from browser.conftest import OpenPlace, OpenWindow, Place
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -171,3 +171,21 @@ def test_hostile_texts_are_text(place: Place, open_window: OpenWindow) -> None:
     page.locator("tbody").get_by_role("link", name=f"vpc::{HOSTILE[0]}").click()
     expect(page.get_by_role("complementary")).to_contain_text(HOSTILE[0])
     assert page.locator("img[onerror], [onmouseover]").count() == 0
+
+
+def test_all_stays_below_a_prefix(open_place: OpenPlace, open_window: OpenWindow) -> None:
+    """Links, questions and streams, where a proxy serves the page below a path."""
+    place = open_place("--web-prefix=/tools/scheduler")
+    place.world.connectors()
+    one = build(held("vpc::1", "never"))
+    place.world.submitter().accepted(one)
+    page = open_window(place.url)
+    paths: list[str] = []
+    page.on("request", lambda request: paths.append(request.url))
+    page.get_by_role("link", name=one["id"]).click()
+    expect(page.locator("#status")).to_contain_text("running")
+    page.get_by_role("link", name="Timeline").click()
+    expect(page.get_by_role("application", name="Timeline of 1 component")).to_be_visible()
+    assert page.url == place.address(one["id"], "timeline")
+    assert paths
+    assert all(path.startswith(place.url) for path in paths)
