@@ -7,7 +7,7 @@ That is, after it is sure that one sends nothing more,
 - for rates, when their period has passed.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Set
 from typing import Final
 
 import trio
@@ -53,7 +53,7 @@ class Reclaimer:
     """
 
     def __init__(
-        self, fleet: Fleet, leases: LeaseBucket, unfinished: Callable[[], Awaitable[Collection[str]]]
+        self, fleet: Fleet, leases: LeaseBucket, unfinished: Callable[[], Awaitable[Set[str]]]
     ) -> None:
         self._fleet = fleet
         self._leases = leases
@@ -64,6 +64,8 @@ class Reclaimer:
         """Those of them that own no unfinished build any more. They get none without a new term."""
         self._pause = _FIRST
         self._next_scan = float("-inf")
+        self._complete_from: float | None = None
+        """Time from which a document that is new counts all that there is; None where it is not new."""
 
     def look_soon(self) -> None:
         """Look at the logs again soon, as builds were taken over."""
@@ -97,6 +99,33 @@ class Reclaimer:
             if kinds or key in self._gone:
                 freed[key[0]] = kinds
         return Reclaimed(freed, {one for one, _ in self._gone})
+
+    async def is_incomplete(self, ledger: ShareLedger, *, taking: bool) -> bool:
+        """Return whether requests of the dead may be in flight that the document does not count, as it is new.
+
+        Its bucket may have been removed, or the limits may be new. Their requests are counted when their
+        builds are taken over: this instance knows when it has done so itself, and gives others the time of a
+        lease for it. No longer: nobody may be able to take a build.
+
+        Args:
+            ledger: the document.
+            taking: whether this instance is about to count requests of others.
+
+        Raises:
+            BusError: the logs cannot be read.
+        """
+        if ledger.holders:
+            self._complete_from = None
+            return False
+        now, owners = trio.current_time(), self._fleet.owners()
+        if self._complete_from is None:
+            known = await self._unfinished() <= owners
+            self._complete_from = now if known else now + LEASE + RENEW_WITHIN
+        elif len(owners) == 1 and not taking and self._next_scan <= now < self._complete_from:
+            self._next_scan = now + _FIRST
+            if await self._unfinished() <= owners:
+                self._complete_from = now
+        return now < self._complete_from
 
     async def _look_at_logs(self, stopped: Mapping[tuple[str, int], Holder], now: float) -> None:
         """Find out which of these own no unfinished build; those that hold nothing need none."""

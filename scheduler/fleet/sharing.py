@@ -9,7 +9,7 @@ Nobody claims anything before each live instance counts it; one that does not wi
 a version that does not share limits, and is not waited for.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Set
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -64,7 +64,7 @@ class Sharing:
         quotas: Quotas,
         rules: Iterable[LimitRule],
         *,
-        unfinished: Callable[[], Awaitable[Collection[str]]],
+        unfinished: Callable[[], Awaitable[Set[str]]],
     ) -> None:
         self._bus = js.bus
         self._bucket = LedgerBucket(js)
@@ -246,6 +246,8 @@ class Sharing:
             if self._stale or trio.current_time() >= self._last_read + PERIOD:
                 await self._read()
                 self._reclaimed = await self._reclaimer.look(self._stake.ledger)
+            if await self._reclaimer.is_incomplete(self._stake.ledger, taking=bool(self._stake.taking)):
+                return
             waiting = await self._quotas.wanting()
             # Not before: what is free here may have changed its meaning while that was read.
             if self._left or self._kept or not self._fleet.fresh:

@@ -15,6 +15,7 @@ from scheduler.definition.rules import parse_limits
 from scheduler.dispatch.slots import Slots
 from scheduler.fleet.bucket import LIMITS
 from scheduler.fleet.fleet import Fleet
+from scheduler.fleet.lease import LEASE, RENEW_WITHIN
 from scheduler.fleet.ledger import ShareLedger
 from scheduler.fleet.reclaiming import Reclaimed, Reclaimer
 from scheduler.fleet.sharing import Sharing
@@ -113,6 +114,25 @@ async def test_one_alone_has_all_from_the_start_and_writes_once(
         one.end(3)
         await trio.sleep(60)
         assert writes(fake_bus) == 1
+
+
+@pytest.mark.parametrize("taken", [True, False])
+async def test_where_the_document_is_new_builds_of_the_dead_are_counted_first(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, taken: bool
+) -> None:
+    """Its bucket was removed, say, and their requests may be in flight; a build that nobody takes is no end."""
+    one = Instance(fake_bus, "a")
+    one.owning = {"a", "dead"}
+    async with one.running():
+        assert one.begin() == 0
+        await trio.sleep(5)
+        assert one.slots.taken == 0
+        if taken:
+            async with one.sharing.taking_over(["dead"]):
+                one.owning = {"a"}
+            assert await until(lambda: one.slots.taken == 4) < 1
+        else:
+            assert LEASE < await until(lambda: one.slots.taken == 4) < LEASE + RENEW_WITHIN
 
 
 async def test_two_that_are_busy_have_equal_parts_soon(
