@@ -7,7 +7,7 @@ That is, after it is sure that one sends nothing more,
 - for rates, when their period has passed.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Set
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final
 
 import trio
@@ -53,7 +53,7 @@ class Reclaimer:
     """
 
     def __init__(
-        self, fleet: Fleet, leases: LeaseBucket, unfinished: Callable[[], Awaitable[Set[str]]]
+        self, fleet: Fleet, leases: LeaseBucket, unfinished: Callable[[], Awaitable[Collection[str]]]
     ) -> None:
         self._fleet = fleet
         self._leases = leases
@@ -101,7 +101,7 @@ class Reclaimer:
         return Reclaimed(freed, {one for one, _ in self._gone})
 
     async def is_incomplete(self, ledger: ShareLedger, *, taking: bool) -> bool:
-        """Return whether requests of the dead may be in flight that the document does not count, as it is new.
+        """Return whether the document is new and may not count all that the dead have in flight.
 
         Its bucket may have been removed, or the limits may be new. Their requests are counted when their
         builds are taken over: this instance knows when it has done so itself, and gives others the time of a
@@ -119,11 +119,11 @@ class Reclaimer:
             return False
         now, owners = trio.current_time(), self._fleet.owners()
         if self._complete_from is None:
-            known = await self._unfinished() <= owners
+            known = owners.issuperset(await self._unfinished())
             self._complete_from = now if known else now + LEASE + RENEW_WITHIN
         elif len(owners) == 1 and not taking and self._next_scan <= now < self._complete_from:
             self._next_scan = now + _FIRST
-            if await self._unfinished() <= owners:
+            if owners.issuperset(await self._unfinished()):
                 self._complete_from = now
         return now < self._complete_from
 

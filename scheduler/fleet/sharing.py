@@ -9,7 +9,7 @@ Nobody claims anything before each live instance counts it; one that does not wi
 a version that does not share limits, and is not waited for.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -64,7 +64,7 @@ class Sharing:
         quotas: Quotas,
         rules: Iterable[LimitRule],
         *,
-        unfinished: Callable[[], Awaitable[Set[str]]],
+        unfinished: Callable[[], Awaitable[Collection[str]]],
     ) -> None:
         self._bus = js.bus
         self._bucket = LedgerBucket(js)

@@ -120,7 +120,7 @@ async def test_one_alone_has_all_from_the_start_and_writes_once(
 async def test_where_the_document_is_new_builds_of_the_dead_are_counted_first(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, taken: bool
 ) -> None:
-    """Its bucket was removed, say, and their requests may be in flight; a build that nobody takes is no end."""
+    """Its bucket was removed, say. A build that nobody can take does not keep all back for ever."""
     one = Instance(fake_bus, "a")
     one.owning = {"a", "dead"}
     async with one.running():
