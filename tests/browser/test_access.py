@@ -53,11 +53,10 @@ def test_no_page_violates_the_rules(guarded: Place, open_window: OpenWindow, wid
     submitter.failed(fails)
     connectors.release("vpc")
     connectors.await_requests(runs["id"], "instance::db-1")
-    page = open_window(guarded.url, width=width, color_scheme=scheme)
-    check(page)
-    page.goto(f"{guarded.url}login")
+    page = open_window(f"{guarded.url}login", width=width, color_scheme=scheme)
     check(page)
     log_in(page, guarded)
+    check(page)
     for view in VIEWS:
         page.goto(guarded.address(runs["id"], view))
         expect(page.locator("#status")).to_contain_text("running")
@@ -77,7 +76,9 @@ def test_all_can_be_reached_by_keys(guarded: Place, open_window: OpenWindow) -> 
     guarded.world.connectors()
     one = production()
     guarded.world.submitter().accepted(one)
-    page = open_window(guarded.address(one["id"]))
+    page = open_window(guarded.url)
+    log_in(page, guarded)
+    page.goto(guarded.address(one["id"]))
     expect(page.get_by_role("application")).to_be_visible()
     reached = []
     for _ in range(40):

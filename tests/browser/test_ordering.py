@@ -8,15 +8,14 @@ from playwright.sync_api import expect
 from browser.conftest import OpenWindow, Place, log_in
 
 
-def test_without_a_token_there_are_no_orders(guarded: Place, open_window: OpenWindow) -> None:
-    """There is no button, and one that is forged is refused; the build runs on."""
+def test_without_the_token_nothing_is_seen_or_ordered(guarded: Place, open_window: OpenWindow) -> None:
+    """Every page leads to the login, and an order that is forged is refused; the build runs on."""
     connectors, submitter = guarded.world.connectors(), guarded.world.submitter()
     one = build(held("vpc::1", "go"))
     submitter.accepted(one)
     page = open_window(guarded.address(one["id"]))
-    expect(page.locator("#status")).to_contain_text("running")
-    expect(page.get_by_role("link", name="Log in to give orders")).to_be_visible()
-    assert page.get_by_role("button", name="Pause").count() == 0
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert page.get_by_text("vpc::1").count() == 0
     status = page.evaluate(
         """async (url) => (await fetch(url, {method: "POST", body: JSON.stringify({order: "cancel"}),
             headers: {"content-type": "application/json"}})).status""",
@@ -35,7 +34,7 @@ def test_a_scheduler_that_takes_no_orders_shows_none(place: Place, open_window: 
     page = open_window(place.address(one["id"]))
     expect(page.locator("#status")).to_contain_text("running")
     assert page.get_by_role("button", name="Pause").count() == 0
-    assert page.get_by_role("link", name="Log in to give orders").count() == 0
+    assert page.get_by_role("button", name="Log out").count() == 0
 
 
 def test_a_wrong_token_is_told(guarded: Place, open_window: OpenWindow) -> None:

@@ -74,7 +74,8 @@ class Access:
         self._keys = [_signed(token, b"scheduler page session") for token in self._tokens]
         self._proxies = read_networks(settings.trusted_proxies)
         self._header = settings.user_header.lower()
-        self._loopback = address.loopback
+        # Whoever set up a login wants it: a proxy on this machine may pass the world on without a mark.
+        self._open = address.loopback and not self._tokens and not self._header
         self._hosts = hosts
         self._clock = clock
         # Without a token no session needs to outlive this process.
@@ -110,7 +111,7 @@ class Access:
         return Visitor() if self._is_local(headers, client) else None
 
     def _is_local(self, headers: Headers, client: str) -> bool:
-        if not self._loopback or any(name in headers for name in _BY_A_PROXY):
+        if not self._open or any(name in headers for name in _BY_A_PROXY):
             return False
         host = headers.get("host", "")
         return _is_loopback(client) and _LOCAL.allows(host) and _is_loopback(_host_of(host))

@@ -176,11 +176,10 @@ class Page:
 
     def _html(self, name: str, visitor: Visitor | None, message: str = "", status: int = 200) -> Reply:
         orders = visitor is not None and self._access.may_order(visitor)
-        login = "login" if self._access.takes_orders and self._access.has_login else "no"
         values = {
             "base": f"{self._prefix}/",
             "csrf": self._access.csrf(visitor) if visitor is not None and orders else "",
-            "orders": "yes" if orders else login,
+            "orders": "yes" if orders else "no",
             "user": "" if visitor is None else visitor.user,
             "version": __version__,
             "message": message,

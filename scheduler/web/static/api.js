@@ -4,7 +4,7 @@
 function meta(name) { return document.querySelector(`meta[name="${name}"]`)?.getAttribute("content") ?? ""; }
 
 export const BASE = meta("scheduler-base") || "/";
-/** Whether the service takes orders from this page: `yes`, `no`, or `login`, where it does so after one. */
+/** Whether the service takes orders from this page: `yes` or `no`. */
 export const ORDERS = meta("scheduler-orders");
 
 const DEADLINE = 20_000; // ms

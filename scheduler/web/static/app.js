@@ -1,5 +1,5 @@
 // Entry: shows the page that the service has sent the frame of.
-import { ask, BASE, loginUrl, ORDERS } from "./api.js";
+import { ask, BASE } from "./api.js";
 import { showBuilds } from "./builds.js";
 import { showBuild } from "./build.js";
 import { el } from "./dom.js";
@@ -17,8 +17,7 @@ async function showUser() {
   const who = document.getElementById("who");
   if (!who) return;
   const session = await ask(`${BASE}api/session`).catch(() => null); // the stream tells if the service is away
-  if (ORDERS === "login") who.append(el("a", { href: loginUrl() }, "Log in to give orders"));
-  else if (session?.login && session.user && !session.vouched) {
+  if (session?.login && !session.vouched) {
     who.append(el("form", { method: "post", action: `${BASE}logout` }, el("button", { type: "submit" }, "Log out")));
   }
 }

@@ -12,7 +12,7 @@ from support.pages import EVERYWHERE, HERE, TOKEN, of, visited
 from scheduler.config.web import WebSettings, parse_page
 from scheduler.errors import InvalidSettings, Refused
 from scheduler.web.hosts import Hosts
-from scheduler.web.page.access import LIFE, Access
+from scheduler.web.page.access import LIFE, Access, Visitor
 
 OTHER = "fedcba9876543210fedcba98"
 PROXY: dict[str, Any] = {"user_header": "X-Remote-User", "trusted_proxies": ("10.0.0.0/8", "::1")}
@@ -37,6 +37,12 @@ def test_on_this_machine_everybody_may_read() -> None:
     assert not access(token=TOKEN).may_order(visitor(access()))
 
 
+@pytest.mark.parametrize("login", [{"token": TOKEN}, PROXY], ids=str)
+def test_where_there_is_a_login_everybody_needs_it(login: dict[str, Any]) -> None:
+    """A proxy on this machine may pass on the requests of the world, and mark none of them."""
+    assert visitor(access(**login)) is None
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -50,7 +56,7 @@ def test_on_this_machine_everybody_may_read() -> None:
 )
 def test_what_a_proxy_passes_on_is_not_of_this_machine(headers: dict[str, str]) -> None:
     """Although it comes from here."""
-    assert visitor(access(token=TOKEN), **headers) is None
+    assert visitor(access(), **headers) is None
 
 
 def test_elsewhere_a_token_is_needed() -> None:
@@ -180,10 +186,10 @@ def test_without_the_flag_there_are_no_orders() -> None:
 
 
 def test_whoever_is_just_here_gives_no_orders() -> None:
-    """Reading is free on this machine; orders are not."""
+    """Reading may be free on this machine; orders are not."""
     judge = access(token=TOKEN, orders=True)
     with pytest.raises(Refused, match="log in"):
-        order(judge, visitor(judge))
+        order(judge, Visitor())
 
 
 # Settings.

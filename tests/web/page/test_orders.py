@@ -24,7 +24,7 @@ async def test_an_order_is_carried_out_and_on_record() -> None:
         answer = await give(page, order="pause", reason="lunch")
         assert answer.status_code == 200
         assert answer.json()["status"] == "paused"
-        assert (await page.read(of("b1")))["paused"]
+        assert (await page.read(of("b1"), headers=BEARER))["paused"]
         [order] = (await ask(page.site, "history"))["orders"]
         assert (order["verb"], order["by"], order["vouched"], order["reason"]) == (
             "pause",
