@@ -36,6 +36,7 @@ _MOST_RUNS: Final = 10
 """Runs that a message lists one by one."""
 _MOST_READING: Final = 8
 """Reports that are being read, or wait for that."""
+_STOPS: Final = "the scheduler stops: ask another one, or again"
 
 
 @define(eq=False)
@@ -109,12 +110,15 @@ class ReportReader:
         """Read reports, and drop those that are not asked for any more; never returns."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            while True:
-                await self._stirred.wait()
-                await trio.sleep(_PERIOD)
-                await self._trim()
-                if not self._kept:
-                    self._stirred = trio.Event()
+            try:
+                while True:
+                    await self._stirred.wait()
+                    await trio.sleep(_PERIOD)
+                    await self._trim()
+                    if not self._kept:
+                        self._stirred = trio.Event()
+            finally:
+                self._nursery = None
 
     async def read(self, build: str, run: int | None, identity: str | None, *, masked: bool) -> ReadReport:
         """Return the report of a run of a build.
@@ -146,13 +150,15 @@ class ReportReader:
         if reading is None:
             if len(self._under_way) >= _MOST_READING:
                 raise Refused("unavailable", "many other reports are being read: ask again")
-            assert self._nursery is not None, "the reader does not run"
+            if self._nursery is None:
+                raise Refused("unavailable", _STOPS)
             reading = self._under_way[key] = _Reading()
             self._nursery.start_soon(self._read, key, reading)
         await reading.done.wait()
         if reading.error is not None:
             raise reading.error.with_traceback(None)
-        assert reading.report is not None
+        if reading.report is None:
+            raise Refused("unavailable", _STOPS)
         return reading.report
 
     async def _read(self, key: tuple[str, int | None, bool], reading: _Reading) -> None:

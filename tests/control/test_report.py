@@ -457,6 +457,29 @@ async def test_reading_outlives_the_question(
         assert slow == ["b1"]
 
 
+async def test_who_waits_for_a_report_is_told_of_a_stop(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """As of a refusal, and no fault: it was not read."""
+    monkeypatch.setattr(ReportReader, "_take_apart", lambda *_, **__: trio.sleep_forever())
+    refusals = []
+
+    async def wait(site: Site) -> None:
+        control = site.service.console.control
+        assert control is not None
+        with pytest.raises(Refused) as caught:
+            await control.ask("report", {"id": "b1"})
+        refusals.append((caught.value.code, str(caught.value)))
+
+    async with trio.open_nursery() as nursery:
+        async with open_service() as site:
+            await run(site, document("a"))
+            nursery.start_soon(wait, site)
+            await trio.sleep(1)
+            assert not refusals
+    assert refusals == [("unavailable", "the scheduler stops: ask another one, or again")]
+
+
 async def test_reports_beyond_the_bound_are_dropped(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
