@@ -24,6 +24,8 @@ class Console:
     """Address of the page, which discovery tells; empty where there is none."""
     control: Control | None = None
     """Answers questions and commands; None while the service starts, stands by or has ended."""
+    questions: set[trio.CancelScope] = field(factory=set)
+    """Scopes of the questions that are being answered: what would answer them ends with the service."""
 
     def described(self, facts: Mapping[str, str]) -> Mapping[str, str]:
         """Return facts about the process for service discovery, with the page's address."""
@@ -37,3 +39,5 @@ class Console:
             yield
         finally:
             self.control = None
+            for scope in self.questions:
+                scope.cancel()

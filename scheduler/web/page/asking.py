@@ -82,16 +82,19 @@ class Desk:
             raise Refused("unavailable", self._board.trouble() or "the scheduler starts or stops")
         if self._turns.statistics().tasks_waiting >= _MOST_WAITING:
             raise Refused("unavailable", "too many questions at a time: ask again")
+        scope = trio.CancelScope(relative_deadline=deadline)
+        console.questions.add(scope)
         try:
-            with trio.fail_after(deadline):
+            with scope:
                 async with self._turns:
                     return await control.ask(verb, document, user, "page")
-        except trio.TooSlowError:
-            text = f"not done within {deadline:g} s; it may be done yet"
-            raise Refused("unavailable", text) from None
+            late = f"not done within {deadline:g} s" if console.control is control else "the scheduler stops"
+            raise Refused("unavailable", f"{late}; it may be done yet")
         except (StoreError, BusError) as error:
             code = "conflict" if isinstance(error, Fenced) else "unavailable"
             raise Refused(code, str(error)) from None
+        finally:
+            console.questions.discard(scope)
 
     async def _read(self, answer: Relayed) -> Document:
         document: Document = await self.beside(len(answer.data), partial(_decode, answer.data))
