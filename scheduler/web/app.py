@@ -61,7 +61,7 @@ class Guard:
         app: answers the others.
         hosts: hosts that a request may name.
         most_body: bytes that a request may have beside its head.
-        deadline: returns the seconds for an answer, by the path; without limit for what goes on.
+        deadline: returns the seconds for an answer, by the path as it was sent; without limit for what goes on.
     """
 
     def __init__(
@@ -93,8 +93,9 @@ class Guard:
             begun = True
             await send(message)
 
+        path = (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
         try:
-            with trio.fail_after(self._deadline(scope["path"])):
+            with trio.fail_after(self._deadline(path)):
                 await self._app(scope, receive, sending)  # type: ignore[arg-type]
         except trio.TooSlowError:
             if not begun:
@@ -111,7 +112,7 @@ class Guard:
         if len(hosts) != 1 or not self._hosts.allows(hosts[0]):
             return _plain("this name is not known here: add it to --http-hosts", 421)
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdigit() or int(length) > self._most_body:
+        if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()) or int(length) > self._most_body:
             text = (
                 f"a request has at most {self._most_body:,} bytes"
                 if self._most_body

@@ -26,8 +26,14 @@ _DEADLINE: Final = 45.0
 
 
 def deadline(path: str) -> float:
-    """Return the seconds for an answer; none for a stream, each of whose writes has its own."""
-    return math.inf if path.endswith("/stream") else _DEADLINE
+    """Return the seconds for an answer; none for a stream, each of whose writes has its own.
+
+    Args:
+        path: path as it was sent, encoded: an id may have any character.
+    """
+    head, _, last = path.rpartition("/")
+    streams = last == "stream" and (head.endswith("/api") or head.rpartition("/")[0].endswith("/api/builds"))
+    return math.inf if streams else _DEADLINE
 
 
 @asynccontextmanager

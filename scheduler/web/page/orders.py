@@ -5,13 +5,14 @@ import time
 from typing import Final
 
 import structlog
+from starlette.types import Receive
 
 from scheduler.control.verbs import Document
 from scheduler.errors import Refused
 from scheduler.web.page.access import Access
 from scheduler.web.page.answers import OrderRequest
 from scheduler.web.page.asking import Desk
-from scheduler.web.page.requests import Request, read_json
+from scheduler.web.page.requests import Request, read_body, read_json
 
 _log = structlog.get_logger()
 
@@ -43,13 +44,13 @@ class Orders:
         self._desk = desk
         self._access = access
 
-    async def give(self, request: Request, build: str, body: bytes) -> Document:
+    async def give(self, request: Request, build: str, receive: Receive) -> Document:
         """Give an order, and return the answer, which comes when it is persisted.
 
         Args:
             request: the request.
             build: id of the build.
-            body: `answers.OrderRequest` as JSON.
+            receive: the body, `answers.OrderRequest` as JSON; read only from those who may give orders.
 
         Raises:
             Refused: they may not, or it cannot be done.
@@ -58,7 +59,7 @@ class Orders:
         self._access.check_order(visitor, request.headers, request.client)
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise Refused("invalid", "content-type: application/json is required")
-        order = read_json(body, OrderRequest)
+        order = read_json(await read_body(receive), OrderRequest)
         by = visitor.user or _ANONYMOUS
         told = {"user": by, "vouched": visitor.vouched, "client": request.client}
         _log.info(

@@ -27,9 +27,11 @@ from scheduler.web.page.views import Views
 
 _TABS: Final = frozenset({"graph", "timeline", "components", "events", "report", "plan"})
 _LOGINS: Final = 4
-"""Logins that are looked at at a time."""
+"""Logins that failed and wait at a time."""
 _PAUSE: Final = 0.5
 """Seconds for which one that failed takes its place: nobody tries many tokens."""
+_LOGIN_BODY: Final = 16 * 1024
+"""Bytes of the form of a login, which anybody may send."""
 _UNKNOWN: Final = Refused("unknown", "there is nothing at this path")
 
 
@@ -74,9 +76,13 @@ class Page:
         visitor = self._access.visitor(request.headers, request.cookies, request.client)
         request = evolve(request, visitor=visitor)
         try:
-            if request.path[-1] == "stream" and request.path[0] == "api" and request.method == "GET":
-                await self._stream(request, scope, receive, send)
-                return
+            match request.method, request.path:
+                case "GET", ("api", "stream"):
+                    await self._stream(request, None, receive, send)
+                    return
+                case "GET", ("api", "builds", build, "stream"):
+                    await self._stream(request, build, receive, send)
+                    return
             reply = await self._reply(request, receive)
         except Refused as refused:
             reply = self._refusal(request, refused)
@@ -94,7 +100,7 @@ class Page:
             case "GET" | "HEAD", ("api", *rest):
                 return await self._read(request, tuple(rest))
             case "POST", ("api", "builds", build, "orders"):
-                return answer(await self._orders.give(request, build, await read_body(receive)))
+                return answer(await self._orders.give(request, build, receive))
             case "GET" | "HEAD", ("static", *rest):
                 return self._static(request, "/".join(rest))
             case "GET" | "HEAD", ("login",):
@@ -144,23 +150,17 @@ class Page:
             "instance": "" if console is None else console.instance,
         }
 
-    async def _stream(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            _ = request.signed_in
-            source: Callable[[], Source]
-            match request.path:
-                case ("api", "stream"):
-                    name, source = "", self._overview
-                case ("api", "builds", build, "stream"):
-                    # Whether there is such a build is told before the stream begins.
-                    await self._views.desk.ask("get", {"id": build, "components": False})
-                    name, source = f"build {build}", self._build_source(build)
-                case _:
-                    raise _UNKNOWN
-            async with self.hubs.watching(name, source) as mailbox:
-                await stream(mailbox, receive, send)
-        except Refused as refused:
-            await failure(refused)(scope, receive, send)
+    async def _stream(self, request: Request, build: str | None, receive: Receive, send: Send) -> None:
+        """Stream what happens to a build, or to all of them."""
+        _ = request.signed_in
+        source: Callable[[], Source] = self._overview
+        name = ""
+        if build is not None:
+            # Whether there is such a build is told before the stream begins.
+            await self._views.desk.ask("get", {"id": build, "components": False})
+            name, source = f"build {build}", self._build_source(build)
+        async with self.hubs.watching(name, source) as mailbox:
+            await stream(mailbox, receive, send)
 
     def _overview(self) -> OverviewSource:
         return OverviewSource(self._views.listings, self._views.details)
@@ -202,14 +202,15 @@ class Page:
             raise _UNKNOWN
         # Otherwise another page could have somebody be logged in under a name of its choice.
         self._access.check_origin(request.headers, request.client)
-        if self._logins.statistics().tasks_waiting >= _LOGINS:
-            raise Refused("busy", "too many logins at a time: try again")
-        form = read_form(await read_body(receive))
-        async with self._logins:
-            cookie = self._access.log_in(form.get("token", ""), form.get("name", ""))
-            if cookie is None:
+        form = read_form(await read_body(receive, _LOGIN_BODY))
+        cookie = self._access.log_in(form.get("token", ""), form.get("name", ""))
+        if cookie is None:
+            # Whoever has the token never waits for those who guess.
+            if self._logins.statistics().tasks_waiting >= _LOGINS:
+                raise Refused("busy", "too many logins that failed: try again")
+            async with self._logins:
                 await trio.sleep(_PAUSE)
-                return self._html("login", None, "This is not the token.", 403)
+            return self._html("login", None, "This is not the token.", 403)
         return redirect(
             f"{self._prefix}/{_below(form.get('next', ''))}", self._set_cookie(request, cookie, round(LIFE))
         )

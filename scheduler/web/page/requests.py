@@ -90,11 +90,15 @@ def read_scope(scope: Scope, prefix: str) -> Request | None:
     return Request(scope["method"], segments, dict(pairs), headers, cookies, str(client[0]))
 
 
-async def read_body(receive: Receive) -> bytes:
+async def read_body(receive: Receive, most: int = MOST_BODY) -> bytes:
     """Read the body of a request.
 
+    Args:
+        receive: as ASGI says.
+        most: bytes that it may have.
+
     Raises:
-        Refused: ``large``: it has more than `MOST_BODY`.
+        Refused: ``large``: it has more.
     """
     body = bytearray()
     while True:
@@ -102,8 +106,8 @@ async def read_body(receive: Receive) -> bytes:
         if message["type"] != "http.request":
             raise Refused("invalid", "the request is incomplete")
         body += message.get("body", b"")
-        if len(body) > MOST_BODY:
-            raise Refused("large", f"a request has at most {MOST_BODY:,} bytes")
+        if len(body) > most:
+            raise Refused("large", f"a request has at most {most:,} bytes here")
         if not message.get("more_body"):
             return bytes(body)
 

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
@@ -271,6 +272,35 @@ async def test_one_logs_in_and_out() -> None:
         assert (session["user"], session["vouched"], session["orders"]) == ("ann", False, False)
         await page.client.post("/s/logout", headers=here)
         assert (await page.client.get("/s/api/session")).status_code == 401
+
+
+async def test_those_who_guess_keep_nobody_out() -> None:
+    """Each guess that failed waits; the token is taken at once, and a guess too many is told so."""
+    async with visited(page={"token": TOKEN}) as page, trio.open_nursery() as nursery:
+        here = {"origin": str(page.client.base_url).rstrip("/")}
+        found = []
+
+        async def guess() -> None:
+            answer = await page.client.post("/login", data={"token": OTHER}, headers=here)
+            found.append(answer.status_code)
+
+        for _ in range(30):
+            nursery.start_soon(guess)
+        while 429 not in found:
+            await trio.sleep(0.01)
+        assert (await page.client.post("/login", data={"token": TOKEN}, headers=here)).status_code == 303
+        assert found.count(403) < 8
+
+
+async def test_nobody_has_a_large_body_read_before_they_may() -> None:
+    """Neither as an order nor as a login."""
+    settings = {"token": TOKEN, "orders": True}
+    async with visited(page=settings) as page:
+        here = {"origin": str(page.client.base_url).rstrip("/")}
+        order = await page.client.post(of("b1", "orders"), content=b"x" * 200_000, headers=here)
+        assert order.status_code == 401
+        login = await page.client.post("/login", content=b"x" * 200_000, headers=here)
+        assert (login.status_code, login.json()["error"]) == (413, "large")
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@
 import json
 import subprocess
 import sys
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
+import trio
 from support.fakes import Reply, change, document
 from support.pages import Visited, of, visited
 from support.schemas import Checker
@@ -17,7 +18,7 @@ from scheduler.web.drawing import layouts
 from scheduler.web.page import answers
 from scheduler.web.page.openapi import openapi
 
-NAMES = ["a/b", "a/../b", "//", "...", "vpc::a@b", "-"]
+NAMES = ["stream", "components", "a/b", "a/../b", "//", "...", "vpc::a@b", "-"]
 HOSTILE = ["%2e%2e", "x y", "ü🧱", "<script>alert(1)</script>", "q\"uo'te", "a?b#c", "a;b=c&d", "{{csrf}}"]
 
 
@@ -197,6 +198,32 @@ async def test_without_a_service_there_is_a_reason() -> None:
         page.board.console, page.board.figures = None, None
         assert (await page.read("/api/builds/b1", 503))["message"] == "it connects to the broker"
         assert (await page.client.get("/")).status_code == 200
+
+
+async def test_a_question_does_not_outlive_what_would_answer_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks as the service stops is told so at once; the page itself is there yet."""
+
+    class Slow:
+        async def ask(self, *_: Any) -> Any:
+            await trio.sleep_forever()
+
+    async with visited() as page, trio.open_nursery() as nursery:
+        console = page.site.service.console
+        with monkeypatch.context() as patch:
+            patch.setattr(console, "control", None)
+            with console.answering(cast("Any", Slow())):
+                found: list[Any] = []
+
+                async def ask() -> None:
+                    found.append(await page.read(of("b1", "why"), 503))
+
+                nursery.start_soon(ask)
+                while not console.questions:
+                    await trio.sleep(0.01)
+            while not found:
+                await trio.sleep(0.01)
+        assert found[0]["message"] == "the scheduler stops; it may be done yet"
+        assert not console.questions
 
 
 async def test_a_change_of_status_is_seen_at_once() -> None:

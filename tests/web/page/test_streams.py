@@ -1,5 +1,6 @@
 """Streams of events: what viewers get, how much of it, and what nobody waits for."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from support.pages import of, open_stream, visited
 from scheduler.web import server
 from scheduler.web.live import hub
 from scheduler.web.page import answers
+from scheduler.web.page.opening import deadline
 
 MANY = document([f"c{number}" for number in range(300)])
 
@@ -51,6 +53,14 @@ async def test_the_last_update_before_the_end_has_the_last_states() -> None:
     # What was not sent stays as it is.
     assert letters == {0: "e"}
     assert (status["status"], status["errors"][0]["error"]) == ("errored", "no room")
+
+
+def test_streams_alone_go_on_for_ever() -> None:
+    """Whatever ids there are."""
+    for path in ("/api/stream", "/s/api/stream", "/api/builds/a%2Fb/stream", "/api/builds/stream/stream"):
+        assert deadline(path) == math.inf
+    for path in ("/api/builds/stream", "/api/builds/b1/components/stream", "/api/builds/a%2Fstream", "/stream"):
+        assert deadline(path) < math.inf
 
 
 async def test_all_builds_are_seen() -> None:
