@@ -3,10 +3,12 @@
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
+from hashlib import sha256
 from typing import Any, Final
 
 from scheduler.client.lenient import objects
 from scheduler.control.verbs import PAGE, Document
+from scheduler.definition.strictjson import encode
 from scheduler.errors import Refused
 from scheduler.web.live.table import table_of
 from scheduler.web.page.answers import LETTERS
@@ -22,6 +24,8 @@ from scheduler.web.page.views import Views
 _PAGE: Final = 200
 """Builds or components in an answer, where nobody says how many."""
 _EVENTS: Final = 500
+_SHARED: Final = 4 * 1024 * 1024
+"""Bytes of the answers of a build that are kept for others; the last one is in any case."""
 _MOST_ORDERS: Final = 10_000
 """Orders of one build that are shown among its events."""
 
@@ -96,6 +100,24 @@ class Reads:
         body: bytes = await self._desk.executor.run(OWNER, lambda: encoded(job()), long=True)
         return Reply(body)
 
+    async def _shared(self, found: Whole, job: Callable[[], Any], *asked: object) -> Reply:
+        """Return what a job makes of a whole build; made once for all who ask the same.
+
+        Args:
+            found: the build.
+            job: makes the answer.
+            asked: all that the answer depends on beside the build.
+        """
+        key = repr(asked)
+        async with found.turn:
+            body = found.made.get(key)
+            if body is None:
+                body = (await self._made(job)).body
+                found.made[key] = body
+                while len(found.made) > 1 and sum(map(len, found.made.values())) > _SHARED:
+                    found.made.popitem(last=False)
+        return Reply(body)
+
     async def _status(self, build: str) -> Reply:
         summary = await self._desk.ask("get", {"id": build, "components": False})
         self._wholes.note(build, summary)
@@ -118,23 +140,18 @@ class Reads:
             names = {letter: state for state, letter in LETTERS.items()}
             return {"revision": table.sequence, "states": table.letters.decode(), "names": names}
 
-        return await self._made(made)
+        return await self._shared(found, made, "states")
 
     async def _components(self, request: Request, build: str) -> Reply:
         limit = request.number("limit", _PAGE, low=1, high=MOST)
         after = request.number("after", 0, low=0, high=10**9)
         found = await self._wholes.get(build)
-        return await self._made(
-            lambda: components_of(
-                found,
-                search=request.text("search"),
-                states=frozenset(filter(None, request.text("state").split(","))),
-                kind=request.text("type"),
-                sort=request.text("sort") or "age",
-                limit=limit,
-                after=after,
-            )
+        search, kind, sort = request.text("search"), request.text("type"), request.text("sort") or "age"
+        states = frozenset(filter(None, request.text("state").split(",")))
+        job = partial(
+            components_of, found, search=search, states=states, kind=kind, sort=sort, limit=limit, after=after
         )
+        return await self._shared(found, job, "components", search, sorted(states), kind, sort, limit, after)
 
     async def _component(self, build: str, component: str) -> Reply:
         found = await self._wholes.get(build)
@@ -150,7 +167,8 @@ class Reads:
         return await self._made(lambda: job() | {"why": reasons})
 
     async def _timeline(self, _request: Request, build: str) -> Reply:
-        return await self._made(partial(timeline_of, await self._wholes.get(build)))
+        found = await self._wholes.get(build)
+        return await self._shared(found, partial(timeline_of, found), "timeline")
 
     async def _events(self, request: Request, build: str) -> Reply:
         limit = request.number("limit", _EVENTS, low=1, high=MOST_EVENTS)
@@ -165,7 +183,8 @@ class Reads:
             if not isinstance(following, int) or following <= question["from"]:
                 break
             question["from"] = following
-        return await self._made(partial(events_of, found, orders, after=after, limit=limit))
+        job = partial(events_of, found, orders, after=after, limit=limit)
+        return await self._shared(found, job, "events", after, limit, sha256(encode(orders)).digest())
 
     async def _report(self, request: Request, build: str) -> Reply:
         question: Document = {"id": build, "limit": request.number("limit", PAGE, low=1, high=PAGE)}

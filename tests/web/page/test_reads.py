@@ -15,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from scheduler.control.verbs import Reasons, ReportPart
 from scheduler.web.drawing import layouts
-from scheduler.web.page import answers
+from scheduler.web.page import answers, reads, wholes
 from scheduler.web.page.openapi import openapi
 
 NAMES = ["stream", "components", "a/b", "a/../b", "//", "...", "vpc::a@b", "-"]
@@ -292,6 +292,29 @@ async def test_what_happened_is_in_order() -> None:
     times = [one["time"] for one in found["events"]]
     assert times == sorted(times)
     assert [one["n"] for one in found["events"]] == list(range(found["total"]))
+
+
+async def test_what_many_ask_of_a_build_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as that build is kept; and what is asked otherwise is another answer."""
+    made: list[str] = []
+    for name in ("components_of", "timeline_of", "events_of"):
+        original = getattr(reads, name)
+
+        def counted(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            made.append(name)
+            return original(*args, **options)
+
+        monkeypatch.setattr(reads, name, counted)
+    monkeypatch.setattr(wholes, "_FRESH", 100.0)
+    async with visited() as page:
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                for path in ("components", "timeline", "events"):
+                    for _ in range(5):
+                        nursery.start_soon(page.read, of("b1", path))
+        assert sorted(made) == ["components_of", "events_of", "timeline_of"]
+        found = await page.read(of("b1", "components"), params={"search": "a"})
+        assert [one["id"] for one in found["components"]] == ["a"]
 
 
 async def test_a_prediction_stands_beside_what_happened() -> None:
