@@ -74,6 +74,30 @@ def test_builds_are_filtered_and_searched(place: Place, open_window: OpenWindow)
     expect(page.locator("#empty")).to_contain_text("No build matches")
 
 
+def test_a_filtered_list_is_live(place: Place, open_window: OpenWindow) -> None:
+    """What comes later and fits is shown, and what does not fit is not."""
+    connectors, submitter = place.world.connectors(), place.world.submitter()
+    page = open_window(f"{place.url}?state=active&search=blue")
+    expect(page.locator("#empty")).to_contain_text("No build matches")
+    submitter.accepted(build(held("vpc::1", "go"), id="blue-1"), build(held("vpc::1", "never"), id="green-2"))
+    links = page.locator("#builds a")
+    expect(links).to_have_text(["blue-1"])
+    connectors.release("go")
+    expect(links).to_have_count(0)
+
+
+def test_all_builds_can_be_listed(place: Place, open_window: OpenWindow) -> None:
+    """Those beyond the ones that the stream tells of are asked for."""
+    place.world.connectors()
+    place.world.submitter().accepted(*[build(held("vpc::1", "never"), id=f"b-{n:03}") for n in range(205)])
+    page = open_window(place.url)
+    links = page.locator("#builds a")
+    expect(links).to_have_count(200)
+    page.get_by_role("button", name="Show more").click()
+    expect(links).to_have_count(205)
+    expect(page.get_by_role("button", name="Show more")).to_be_hidden()
+
+
 def test_a_build_is_live(place: Place, open_window: OpenWindow) -> None:
     """Counts and what runs change as it happens, and so does the sentence for those who hear the page."""
     connectors, submitter = place.world.connectors(), place.world.submitter()

@@ -1,5 +1,6 @@
 """A page that loses its service, or whose service loses the broker."""
 
+import json
 import re
 
 from integration.builds import build, chain, component, held
@@ -38,6 +39,50 @@ def test_a_page_survives_a_stop_in_order(place: Place, open_window: OpenWindow) 
     expect(page.locator("#banner")).to_be_hidden()
     submitter.accepted(one)
     expect(page.get_by_role("row").filter(has_text=one["id"])).to_contain_text("done")
+
+
+def test_a_trouble_is_told_until_it_has_passed(place: Place, open_window: OpenWindow) -> None:
+    """Other news do not take it away."""
+    page = open_window(f"{place.url}login")
+    state = {"revision": 1, "now": 1.0, "builds": [], "statuses": {}, "silent": [{"name": "other"}]}
+    events = [("snapshot", {**state, "trouble": "no broker"}), ("update", {"revision": 2, "now": 2.0})]
+    body = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
+    page.route("**/api/stream", lambda route: route.fulfill(content_type="text/event-stream", body=body))
+    page.goto(place.url)
+    for text in ("What is shown may be old: no broker", "No answer from other", "Connection lost"):
+        expect(page.locator("#banner")).to_contain_text(text)
+
+
+HIDE = """
+    let hidden = false;
+    Object.defineProperty(document, "hidden", { get: () => hidden });
+    window.hide = (to) => { hidden = to; document.dispatchEvent(new Event("visibilitychange")); };
+"""
+
+
+def test_a_tab_out_of_sight_keeps_no_connection(place: Place, open_window: OpenWindow) -> None:
+    """It looks from time to time, and is live again when it is seen."""
+    connectors, submitter = place.world.connectors(), place.world.submitter()
+    one = chain(held("vpc::1", "go"), held("network::2", "end"))
+    submitter.accepted(one)
+    page = open_window(f"{place.url}login")
+    page.add_init_script(HIDE)
+    page.clock.install()
+    page.goto(place.address(one["id"]))
+    expect(page.locator("#status")).to_contain_text("running")
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/stream")):
+        page.evaluate("hide(true)")
+        page.clock.run_for(11_000)
+    expect(page.locator("#banner")).to_be_hidden()
+    connectors.release("go")
+    connectors.await_requests(one["id"], "network::2")
+    while not page.title().startswith("50 %"):
+        with page.expect_event("requestfailed", lambda request: request.url.endswith("/stream")):
+            page.clock.run_for(61_000)
+    connectors.release("end")
+    submitter.done(one)
+    page.evaluate("hide(false)")
+    expect(page.locator("#status")).to_contain_text("done")
 
 
 def test_a_page_survives_an_outage_of_the_broker(place: Place, open_window: OpenWindow) -> None:

@@ -93,6 +93,8 @@ class Reader:
                 if line:
                     name, _, value = line.partition(b": ")
                     fields[name.decode()] = value
+                elif fields.get("event") == b"ping":
+                    fields = {}
                 elif "data" in fields:
                     return Event(fields["event"].decode(), int(fields["id"]), json.loads(fields["data"]))
             event = await self.event()

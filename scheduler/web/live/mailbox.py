@@ -12,8 +12,8 @@ _MOST_BYTES: Final = 256 * 1024
 """... and bytes of them; whoever is further behind gets a snapshot in their place."""
 _QUIET: Final = 15.0
 """Seconds after which a viewer is told that nothing is new, so that a dead connection is noticed."""
-STILL_HERE: Final = b": still here\n\n"
-"""Comment, which a browser leaves out."""
+STILL_HERE: Final = b"event: ping\ndata: {}\n\n"
+"""Event that tells nothing; of a comment a browser would not tell its script."""
 
 
 class Mailbox:

@@ -4,12 +4,16 @@ import { showBuilds } from "./builds.js";
 import { showBuild } from "./build.js";
 import { el } from "./dom.js";
 
-/** What a connection that is lost says, on top of every page; nothing while all is well. @param {string} text */
-function banner(text) {
-  const element = document.getElementById("banner");
-  if (!element) return;
-  element.textContent = text;
-  element.hidden = !text;
+/** What stands on top of the page, by its cause. @type {Map<string, string>} */
+const said = new Map();
+
+/** Say something on top of the page until its cause says nothing any more. @param {string} text @param {string} [cause] a connection that is lost, if none is named */
+function banner(text, cause = "connection") {
+  said.set(cause, text);
+  const element = document.getElementById("banner"), shown = [...said.values()].filter(Boolean).join(" ");
+  if (!element || element.textContent === shown) return;
+  element.textContent = shown;
+  element.hidden = !shown;
 }
 
 /** Who is here, and the way in or out. */

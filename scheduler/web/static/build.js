@@ -24,11 +24,11 @@ export function parsed(path, query) {
   return { id, tab: Object.hasOwn(TABS, tab) ? tab : "graph", component: component ?? new URLSearchParams(query).get("component") };
 }
 
-/** @param {(text: string) => void} banner */
+/** @param {(text: string, cause?: string) => void} banner */
 export function showBuild(banner) { new BuildPage(banner); }
 
 class BuildPage {
-  /** @param {(text: string) => void} banner */
+  /** @param {(text: string, cause?: string) => void} banner */
   constructor(banner) {
     this.banner = banner;
     const { id, tab, component } = this.address();
@@ -69,7 +69,7 @@ class BuildPage {
     this.live = new Live(apiUrl(this.id, "stream"), {
       snapshot: (data) => this.snapshot(data),
       update: (data) => this.update(data),
-      end: (reason) => { if (reason === "gone") this.banner("This build is not known here any more."); },
+      end: (reason) => { if (reason === "gone") this.banner("This build is not known here any more.", "build"); },
     }, this.banner, apiUrl(this.id));
   }
 
@@ -78,6 +78,7 @@ class BuildPage {
 
   /** @param {any} data */
   snapshot(data) {
+    this.banner("", "build");
     this.letters = [...data.states];
     if (this.key !== undefined && this.key !== data.key) this.dropModel();
     this.key = data.key;
@@ -103,7 +104,7 @@ class BuildPage {
   /** @param {any} data */
   after(data) {
     if (data.status?.now !== undefined) this.skew = data.status.now - Date.now() / 1000;
-    if (data.trouble !== undefined && data.trouble !== null) this.banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`);
+    if (data.trouble !== undefined && data.trouble !== null) this.banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`, "trouble");
     this.board.show(this.status, this.now());
     this.view?.update?.(data);
     const open = this.panel.isOpen && this.model ? this.model.indexOf(this.panel.component) : -1;
@@ -113,6 +114,7 @@ class BuildPage {
   refreshPanel = debounced(300, () => this.panel.refresh());
 
   tick() {
+    if (document.hidden) return;
     if (this.status) this.board.show(this.status, this.now());
     this.view?.tick?.();
   }

@@ -5,7 +5,7 @@ import { clock, count, counted, duration, percent, plain } from "./format.js";
 import { Live } from "./live.js";
 import { apart, isOver, settled, statusOf } from "./states.js";
 
-const PAGE = 100;
+const PAGE = 100, MOST = 1_000; // builds of an answer
 const ACTIVE = ["running", "paused", "halted"], FAILED = ["errored", "cancelled", "quarantined"];
 
 /** Builds of a group, by the numbers of each status. @param {string} group value of the choice @param {Record<string, number>} statuses */
@@ -27,7 +27,13 @@ export function inOrder(a, b) {
   return Number(isOver(a.status)) - Number(isOver(b.status)) || (b.accepted ?? 0) - (a.accepted ?? 0) || (a.id < b.id ? -1 : 1);
 }
 
-/** @param {(text: string) => void} banner */
+/** Whether a search finds a build, as the service's does. @param {string} search @param {any} build */
+export function isFound(search, build) {
+  const sought = search.toLowerCase();
+  return ["id", "name", "action", "owner", "error"].some((name) => String(build[name] ?? "").toLowerCase().includes(sought));
+}
+
+/** @param {(text: string, cause?: string) => void} banner */
 export function showBuilds(banner) {
   const byId = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id));
   const form = /** @type {HTMLFormElement} */ (byId("tools")), more = /** @type {HTMLButtonElement} */ (byId("more"));
@@ -46,11 +52,12 @@ export function showBuilds(banner) {
   function show() {
     const { group, search } = chosen();
     const now = Date.now() / 1000 + skew;
-    const listed = asked ? asked.builds.map((build) => known.get(build.id) ?? build) : [...known.values()].sort(inOrder);
-    // A build that has left its group meanwhile is not shown in it.
-    const shown = listed.filter((build) => isIn(group, build.status));
+    // What came since it was asked for is shown, too; and a build that has left its group meanwhile is not.
+    const listed = new Map((asked?.builds ?? []).map((build) => [build.id, build]));
+    for (const build of known.values()) if (isFound(search, build)) listed.set(build.id, build);
+    const shown = [...listed.values()].filter((build) => isIn(group, build.status)).sort(inOrder);
     rows.show(shown.map((build) => ({ ...build, now })), (build) => build.id);
-    const matching = asked ? asked.matching : total;
+    const matching = asked?.matching ?? total;
     say(byId("matching"), `${count(shown.length)}${matching > shown.length ? ` of ${counted(matching, "build")}` : ` build${shown.length === 1 ? "" : "s"}`}`);
     more.hidden = !(asked ? asked.next : total > known.size);
     const empty = byId("empty");
@@ -64,25 +71,27 @@ export function showBuilds(banner) {
     for (const element of form.querySelectorAll("[data-count]")) say(element, count(groupSize(element.getAttribute("data-count") ?? "", statuses)));
   }
 
-  /** @param {string} [after] */
-  async function find(after) {
+  /** @param {string | null} [after] where the next page begins @param {boolean} [further] whether all are listed, beyond those of the stream */
+  async function find(after, further = false) {
     const { group, search } = chosen();
     asking?.abort();
-    if (!group && !search && !after) {
+    if (!group && !search && !further) {
       asked = null;
       show();
       return;
     }
     asking = new AbortController();
     try {
-      const query = new URLSearchParams({ state: group, search, limit: String(PAGE), ...(after ? { after } : {}) });
+      const limit = further && !after ? Math.min(known.size + PAGE, MOST) : PAGE;
+      const query = new URLSearchParams({ state: group === "active" ? ACTIVE.join() : group, search, limit: String(limit), ...(after ? { after } : {}) });
       const page = await ask(`${BASE}api/builds?${query}`, { signal: asking.signal });
-      asked = { ...page, builds: after ? [...(asked?.builds ?? [...known.values()]), ...page.builds] : page.builds };
+      asked = { ...page, builds: after ? [...(asked?.builds ?? []), ...page.builds] : page.builds };
       if (asked) asked.builds = [...new Map(asked.builds.map((build) => [build.id, build])).values()];
       showSizes(page.statuses);
+      banner("", "search");
       show();
     } catch (error) {
-      if (error.name !== "AbortError") banner(error.message);
+      if (error.name !== "AbortError") banner(plain(error.message), "search");
     }
   }
 
@@ -94,7 +103,7 @@ export function showBuilds(banner) {
   });
   form.addEventListener("input", findSoon);
   form.addEventListener("submit", (event) => event.preventDefault());
-  more.addEventListener("click", () => find(asked?.next ?? [...known.values()].sort(inOrder).at(-1)?.id));
+  more.addEventListener("click", () => find(asked?.next, true));
 
   /** @param {any} data */
   function take(data) {
@@ -102,8 +111,8 @@ export function showBuilds(banner) {
     for (const build of data.builds ?? []) known.set(build.id, build);
     for (const id of data.gone ?? []) known.delete(id);
     if (data.statuses) showSizes(data.statuses);
-    if (data.trouble !== undefined && data.trouble !== null) banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`);
-    if (data.silent?.length) banner(`No answer from ${data.silent.map((/** @type {any} */ one) => plain(one.name ?? one.instance)).join(", ")}: builds there are missing.`);
+    if (data.trouble !== undefined && data.trouble !== null) banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`, "trouble");
+    if (data.silent) banner(data.silent.length ? `No answer from ${data.silent.map((/** @type {any} */ one) => plain(one.name ?? one.instance)).join(", ")}: builds there are missing.` : "", "silent");
     show();
   }
 
@@ -115,7 +124,7 @@ export function showBuilds(banner) {
     snapshot: (data) => { known.clear(); take(data); if (asked) find(); },
     update: take,
   }, banner, `${BASE}api/session`);
-  setInterval(show, 1_000);
+  setInterval(() => { if (!document.hidden) show(); }, 1_000);
 }
 
 /** @param {any} first */

@@ -4,6 +4,8 @@ import { clock } from "./format.js";
 
 const FIRST = 0.5, MOST = 15; // s
 const SILENCE = 45; // s without a word, after which a connection is taken for lost
+const REST = 10; // s out of sight, after which the stream is closed: a browser has six connections for all of its tabs
+const PEEK = 60; // s between two looks of a tab that is out of sight: its title tells how far a build is
 
 /** Pause before the next try, s: doubled each time, up to a bound, and spread so that not all viewers come at once. @param {number} failed @param {number} random 0 to 1 */
 export function backoff(failed, random) { return Math.min(MOST, FIRST * 2 ** failed) * (0.5 + 0.5 * random); }
@@ -28,14 +30,35 @@ export class Live {
     this.watch = setInterval(() => this.checkSilence(), 5_000);
     this.onLine = () => { this.failed = 0; this.open(); };
     window.addEventListener("online", this.onLine);
+    this.onSight = () => this.sight();
+    document.addEventListener("visibilitychange", this.onSight);
+    this.nap = 0;
     this.open();
+  }
+
+  /** The tab was hidden, or is seen again. */
+  sight() {
+    clearTimeout(this.nap);
+    if (this.closed) return;
+    if (document.hidden) this.nap = setTimeout(() => this.rest(), REST * 1000);
+    else if (!this.source) this.onLine();
+  }
+
+  /** Keep no stream for now; look again after a while. */
+  rest() {
+    clearTimeout(this.timer);
+    this.source?.close();
+    this.source = undefined;
+    this.nap = setTimeout(() => this.open(), PEEK * 1000);
   }
 
   open() {
     clearTimeout(this.timer);
     this.source?.close();
     if (this.closed) return;
-    const source = this.source = new EventSource(this.url);
+    const source = this.source = new EventSource(this.url), peeks = document.hidden;
+    clearTimeout(this.nap);
+    if (peeks) this.nap = setTimeout(() => this.rest(), REST * 1000);
     this.opened = Date.now();
     /** @param {string} name @param {(data: any) => void} action */
     const on = (name, action) => source.addEventListener(name, (event) => {
@@ -45,7 +68,13 @@ export class Live {
       this.tell("");
       action(JSON.parse(/** @type {MessageEvent} */ (event).data || "{}"));
     });
-    on("snapshot", this.handlers.snapshot);
+    on("snapshot", (data) => {
+      this.handlers.snapshot(data);
+      if (peeks && document.hidden) {
+        clearTimeout(this.nap);
+        this.rest();
+      }
+    });
     on("update", this.handlers.update);
     on("ping", () => {});
     on("end", (data) => this.ended(data));
@@ -95,6 +124,8 @@ export class Live {
     this.closed = true;
     clearTimeout(this.timer);
     clearInterval(this.watch);
+    clearTimeout(this.nap);
+    document.removeEventListener("visibilitychange", this.onSight);
     window.removeEventListener("online", this.onLine);
     this.source?.close();
   }

@@ -148,7 +148,7 @@ export function eventsView(place) {
   root.append(older);
   /** @type {any[]} */
   let events = [];
-  let stale = false;
+  let asked = 0, stale = false;
   const rows = new Rows(body, (event) => eventRow(place, event));
   let asking = new AbortController();
 
@@ -163,6 +163,7 @@ export function eventsView(place) {
   async function load(/** @type {number} */ after) {
     asking.abort();
     asking = new AbortController();
+    asked = Date.now();
     stale = false;
     try {
       const page = await ask(apiUrl(place.id, "events", { after, limit: 500 }), { signal: asking.signal });
@@ -184,7 +185,7 @@ export function eventsView(place) {
   load(-1);
   return {
     update({ events: more, states }) { stale ||= more?.length > 0 || states !== ""; },
-    tick() { if (stale) load(-1); },
+    tick() { if (stale && Date.now() - asked > FRESH) load(-1); },
     close() { asking.abort(); },
   };
 }

@@ -62,7 +62,7 @@ async def test_a_quiet_stream_says_that_it_is_there(autojump_clock: MockClock) -
     box = mailbox()
     await box.next()
     began = trio.current_time()
-    assert await box.next() == STILL_HERE
+    assert await box.next() == STILL_HERE == b"event: ping\ndata: {}\n\n"
     assert trio.current_time() - began == pytest.approx(15.0)
 
 
