@@ -3,6 +3,7 @@
 All of them are read at the start, so that no path of a request ever reaches the file system.
 """
 
+import gzip
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from html import escape
@@ -32,6 +33,8 @@ class ShippedFile:
     data: bytes = field(repr=False)
     type: str
     etag: str
+    packed: bytes = field(repr=False)
+    """The same by gzip; empty where that is not smaller."""
 
 
 class Files:
@@ -43,7 +46,9 @@ class Files:
             type_ = TYPES.get(path[path.rfind(".") :] if "." in path else "")
             if type_ is not None:
                 data = file.read_bytes()
-                self._files[path] = ShippedFile(data, type_, f'"{sha256(data).hexdigest()[:32]}"')
+                packed = gzip.compress(data, 6, mtime=0)
+                packed = packed if len(packed) < len(data) else b""
+                self._files[path] = ShippedFile(data, type_, f'"{sha256(data).hexdigest()[:32]}"', packed)
 
     def get(self, path: str) -> ShippedFile | None:
         """Return a file that is served as it is; None where there is none, or where it is a template."""

@@ -22,7 +22,7 @@ from scheduler.web.page.openapi import openapi
 from scheduler.web.page.orders import Orders
 from scheduler.web.page.reads import Reads
 from scheduler.web.page.replies import Reply, answer, failure, redirect, stream
-from scheduler.web.page.requests import Request, read_body, read_form, read_scope
+from scheduler.web.page.requests import Request, read_body, read_form, read_scope, takes_gzip
 from scheduler.web.page.views import Views
 
 _TABS: Final = frozenset({"graph", "timeline", "components", "events", "report", "plan"})
@@ -190,10 +190,14 @@ class Page:
         file = self._files.get(path)
         if file is None:
             raise _UNKNOWN
-        headers = {"etag": file.etag, "cache-control": "no-cache"}
-        if file.etag in request.headers.get("if-none-match", ""):
+        data, etag, encoding = file.data, file.etag, {}
+        if file.packed and takes_gzip(request.headers):
+            # Each form has a tag of its own, as the tag is a strong one.
+            data, etag, encoding = file.packed, f'{etag[:-1]}-gzip"', {"content-encoding": "gzip"}
+        headers = {"etag": etag, "cache-control": "no-cache", "vary": "accept-encoding"}
+        if etag in request.headers.get("if-none-match", ""):
             return Reply(b"", file.type, 304, headers)
-        return Reply(file.data, file.type, headers=headers)
+        return Reply(data, file.type, headers=headers | encoding)
 
     # ---- sessions
 

@@ -1,5 +1,6 @@
 """Requests as the page reads them: path, parameters and body; each problem is told with its cure."""
 
+import re
 from typing import Final, TypeVar
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -15,6 +16,8 @@ from scheduler.web.page.access import Visitor
 MOST_BODY: Final = 256 * 1024
 """Bytes of a request's body: an order may have an output."""
 _MOST_PARAMETERS: Final = 64
+
+_NOT_AT_ALL: Final = re.compile(r"q\s*=\s*0(\.0*)?")
 
 _T = TypeVar("_T")
 
@@ -88,6 +91,15 @@ def read_scope(scope: Scope, prefix: str) -> Request | None:
     cookies = cookie_parser(headers.get("cookie", ""))
     client = scope.get("client") or ("", 0)
     return Request(scope["method"], segments, dict(pairs), headers, cookies, str(client[0]))
+
+
+def takes_gzip(headers: Headers) -> bool:
+    """Return whether who asks takes an answer by gzip, and says so."""
+    for one in headers.get("accept-encoding", "").lower().split(","):
+        name, _, weight = one.partition(";")
+        if name.strip() == "gzip":
+            return not _NOT_AT_ALL.fullmatch(weight.strip())
+    return False
 
 
 async def read_body(receive: Receive, most: int = MOST_BODY) -> bytes:
