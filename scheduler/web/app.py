@@ -27,6 +27,7 @@ _MOST_BODY: Final = 0
 """Bytes of a request's body; no request that is known here has any."""
 _HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 _UNAVAILABLE: Final = 503
+_NO_VERSION: Final = 505
 PATHS: Final = frozenset({"/metrics", "/livez", "/readyz"})
 """Paths of metrics and health."""
 
@@ -82,7 +83,7 @@ class Guard:
         if scope["type"] != "http":
             # Neither WebSockets nor a life span: the server closes what nobody answers.
             return
-        refusal = self._refusal(Headers(scope=scope))
+        refusal = self._refusal(Headers(scope=scope), scope.get("http_version", ""))
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -107,7 +108,11 @@ class Guard:
             if not begun:
                 await _plain("internal error; see the scheduler's log", 500)(scope, receive, send)
 
-    def _refusal(self, headers: Headers) -> Response | None:
+    def _refusal(self, headers: Headers, version: str) -> Response | None:
+        if version.startswith("2"):
+            # A client could have a proxy pass on `Upgrade: h2c`, and from then on speak in its name, with
+            # whatever user in the headers: the proxy sees no request any more.
+            return _plain("HTTP/1.1 is spoken here", _NO_VERSION)
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._hosts.allows(hosts[0]):
             return _plain("this name is not known here: add it to --http-hosts", 421)

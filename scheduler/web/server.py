@@ -40,7 +40,7 @@ _REQUESTS: Final = 1_000
 _MOST_HEAD: Final = 16 * 1024
 """Bytes of an incomplete first line and headers; of what is complete, a read has 64 KiB."""
 _STREAMS: Final = 8
-"""Requests at a time on one connection, where it speaks HTTP/2."""
+"""Requests at a time on one connection that speaks HTTP/2: each of them is refused."""
 
 
 class _Stream:

@@ -106,7 +106,7 @@ class Access:
             return Visitor(session.user, session=f"cookie {session.id}", known=True)
         users = headers.getlist(self._header) if self._header else []
         if len(users) == 1 and users[0].strip() and self.is_proxy(client):
-            user = _name(users[0])
+            user = _name(_as_sent(users[0]))
             return Visitor(user, vouched=True, session=f"proxy {user}", known=True)
         return Visitor() if self._is_local(headers, client) else None
 
@@ -229,6 +229,14 @@ def _text(data: bytes) -> str:
 
 def _name(text: str) -> str:
     return printable(text.strip(), LONGEST_NAME)
+
+
+def _as_sent(value: str) -> str:
+    """Return the value of a header as UTF-8, which proxies send names in; as it is where it is none."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
 
 
 def _host_of(host: str) -> str:

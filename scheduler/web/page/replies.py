@@ -101,7 +101,7 @@ async def stream(mailbox: Mailbox, receive: Receive, send: Send) -> None:
     }
     async with open_background() as background:
         background.start_soon(_cancel_when_left, receive, background.cancel_scope)
-        # A reader by HTTP/2 that grants no room would otherwise be waited for as long as it stays.
+        # Each piece has a deadline of its own: the answer as a whole goes on for as long as somebody reads.
         with trio.move_on_after(WRITING):
             await send(_start(200, headers))
         while (events := await mailbox.next()) is not None:

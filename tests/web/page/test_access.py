@@ -3,6 +3,9 @@
 import time
 from typing import Any
 
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 import trio
 from hypothesis import given
@@ -124,6 +127,15 @@ def test_a_header_counts_from_a_trusted_proxy_only() -> None:
 
 
 # Orders.
+
+
+def test_a_proxy_tells_names_in_utf_8() -> None:
+    """As they are, and not letter by letter; and what is none is told as it came."""
+    judge = access(**PROXY)
+    for sent in ("J\N{LATIN SMALL LETTER O WITH DIAERESIS}rg \u0141", "ann"):
+        value = sent.encode().decode("latin-1")
+        assert visitor(judge, "10.1.2.3", x_remote_user=value).user == sent
+    assert visitor(judge, "10.1.2.3", x_remote_user="J\xf6rg").user == "J\xf6rg"
 
 
 def order(judge: Access, who: Any, client: str = "127.0.0.1", **headers: str) -> None:
@@ -331,6 +343,29 @@ async def test_scripts_are_packed_for_those_who_take_it() -> None:
             assert answer.headers["vary"] == "accept-encoding"
             headers = {"if-none-match": answer.headers["etag"], "accept-encoding": takes}
             assert (await page.client.get("/static/build.js", headers=headers)).status_code == 304
+
+
+async def test_nobody_tunnels_through_a_proxy() -> None:
+    """One that passes on an upgrade to HTTP/2 would have all further requests of the client come from it."""
+    settings = {"user_header": "X-User", "trusted_proxies": ("127.0.0.1",)}
+    upgrade = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
+    async with visited(page=settings) as page:
+        head = "".join(f"{name}: {value}\r\n" for name, value in upgrade.items())
+        request = f"GET /api/session HTTP/1.1\r\nhost: localhost\r\nx-user: ann\r\n{head}\r\n"
+        client = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        client.initiate_upgrade_connection()
+        found: list[Any] = []
+        async with await trio.open_tcp_stream(page.address.host, page.address.port) as asking:
+            await asking.send_all(request.encode())
+            data = bytes(await asking.receive_some())
+            assert data.startswith(b"HTTP/1.1 101")
+            _, _, data = data.partition(b"\r\n\r\n")
+            await asking.send_all(client.data_to_send())
+            while not any(isinstance(one, h2.events.StreamEnded) for one in found):
+                found += client.receive_data(data)
+                data = bytes(await asking.receive_some())
+        [answer] = [one for one in found if isinstance(one, h2.events.ResponseReceived)]
+        assert dict(answer.headers or [])[":status"] == "505"
 
 
 async def test_a_name_that_resolves_to_this_machine_reads_nothing() -> None:
