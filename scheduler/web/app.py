@@ -62,7 +62,8 @@ class Guard:
         app: answers the others.
         hosts: hosts that a request may name.
         most_body: bytes that a request may have beside its head.
-        deadline: returns the seconds for an answer, by the path as it was sent; without limit for what goes on.
+        deadline: returns the seconds for an answer, by the path as it was sent; without limit for what
+            goes on.
     """
 
     def __init__(
@@ -117,7 +118,11 @@ class Guard:
         if len(hosts) != 1 or not self._hosts.allows(hosts[0]):
             return _plain("this name is not known here: add it to --http-hosts", 421)
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not (length.isascii() and length.isdigit()) or int(length) > self._most_body:
+        if (
+            "transfer-encoding" in headers
+            or not (length.isascii() and length.isdigit())
+            or int(length) > self._most_body
+        ):
             text = (
                 f"a request has at most {self._most_body:,} bytes"
                 if self._most_body

@@ -116,7 +116,8 @@ class Place:
 
     def start(self, web: str) -> Scheduler:
         """Start a scheduler; its page is served on return."""
-        arguments = ("serve", "--store=jetstream", web, *self.arguments)
+        given = any(argument.startswith("--store=") for argument in self.arguments)
+        arguments = ("serve", *([] if given else ["--store=jetstream"]), web, *self.arguments)
         scheduler = self.world.scheduler(*arguments, env={"NATS_URL": self.world.server.url})
         self.url: str = scheduler.await_log("the page is served")["address"]
         return scheduler

@@ -74,6 +74,15 @@ def test_builds_are_filtered_and_searched(place: Place, open_window: OpenWindow)
     expect(page.locator("#empty")).to_contain_text("No build matches")
 
 
+def test_a_store_without_a_list_of_ended_builds_is_told_of(
+    place: Place, open_place: OpenPlace, open_window: OpenWindow
+) -> None:
+    """Otherwise a build would seem to have vanished."""
+    note = "Builds that have ended are not listed"
+    assert not open_window(place.url).get_by_text(note).is_visible()
+    expect(open_window(open_place("--store=memory").url).get_by_text(note)).to_be_visible()
+
+
 def test_a_filtered_list_is_live(place: Place, open_window: OpenWindow) -> None:
     """What comes later and fits is shown, and what does not fit is not."""
     connectors, submitter = place.world.connectors(), place.world.submitter()

@@ -461,7 +461,11 @@ async def test_who_waits_for_a_report_is_told_of_a_stop(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
     """As of a refusal, and no fault: it was not read."""
-    monkeypatch.setattr(ReportReader, "_take_apart", lambda *_, **__: trio.sleep_forever())
+
+    async def never(*_: Any, **__: Any) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(ReportReader, "_take_apart", never)
     refusals = []
 
     async def wait(site: Site) -> None:
@@ -471,12 +475,11 @@ async def test_who_waits_for_a_report_is_told_of_a_stop(
             await control.ask("report", {"id": "b1"})
         refusals.append((caught.value.code, str(caught.value)))
 
-    async with trio.open_nursery() as nursery:
-        async with open_service() as site:
-            await run(site, document("a"))
-            nursery.start_soon(wait, site)
-            await trio.sleep(1)
-            assert not refusals
+    async with trio.open_nursery() as nursery, open_service() as site:
+        await run(site, document("a"))
+        nursery.start_soon(wait, site)
+        await trio.sleep(1)
+        assert not refusals
     assert refusals == [("unavailable", "the scheduler stops: ask another one, or again")]
 
 

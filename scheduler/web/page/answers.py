@@ -355,6 +355,9 @@ class Session(Said, frozen=True, kw_only=True):
     vouched: bool
     orders: Annotated[bool, Meta(description="Whether orders are taken here, from this user.")]
     login: Annotated[bool, Meta(description="Whether one can log in with a token.")]
+    lists_ended: Annotated[
+        bool, Meta(description="Whether builds that have ended are listed: the store is JetStream.")
+    ]
     csrf: Annotated[str, Meta(description="For the header x-scheduler-csrf; empty without orders.")]
     version: str
     instance: str

@@ -145,6 +145,7 @@ class Page:
             "vouched": visitor.vouched,
             "orders": orders,
             "login": self._access.has_login,
+            "lists_ended": console is None or console.lists_ended,
             "csrf": self._access.csrf(visitor) if orders else "",
             "version": __version__,
             "instance": "" if console is None else console.instance,

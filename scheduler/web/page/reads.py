@@ -1,10 +1,15 @@
 """Answers the questions of the page, each as JSON."""
 
 import time
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
 from hashlib import sha256
 from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import trio
+from attrs import define, field
 
 from scheduler.client.lenient import objects
 from scheduler.control.verbs import PAGE, Document
@@ -30,6 +35,14 @@ _MOST_ORDERS: Final = 10_000
 """Orders of one build that are shown among its events."""
 
 
+@define(eq=False)
+class _Shared:
+    """Answers that were made of one whole build."""
+
+    made: OrderedDict[str, bytes] = field(factory=OrderedDict)
+    turn: trio.Lock = field(factory=trio.Lock)
+
+
 class Reads:
     """Answers questions.
 
@@ -43,6 +56,7 @@ class Reads:
         self._listings = views.listings
         self._details = views.details
         self._layouts = views.layouts
+        self._shared_of: WeakKeyDictionary[Whole, _Shared] = WeakKeyDictionary()
         self._of_a_build: dict[str, Callable[[Request, str], Awaitable[Reply]]] = {
             "layout": self._layout,
             "states": self._states,
@@ -109,13 +123,14 @@ class Reads:
             asked: all that the answer depends on beside the build.
         """
         key = repr(asked)
-        async with found.turn:
-            body = found.made.get(key)
+        shared = self._shared_of.setdefault(found, _Shared())
+        async with shared.turn:
+            body = shared.made.get(key)
             if body is None:
                 body = (await self._made(job)).body
-                found.made[key] = body
-                while len(found.made) > 1 and sum(map(len, found.made.values())) > _SHARED:
-                    found.made.popitem(last=False)
+                shared.made[key] = body
+                while len(shared.made) > 1 and sum(map(len, shared.made.values())) > _SHARED:
+                    shared.made.popitem(last=False)
         return Reply(body)
 
     async def _status(self, build: str) -> Reply:

@@ -17,6 +17,10 @@ MOST_BODY: Final = 256 * 1024
 """Bytes of a request's body: an order may have an output."""
 _MOST_PARAMETERS: Final = 64
 
+_LOGIN: Final = (
+    "log in: a token is needed, which a program sends as `Authorization: Bearer TOKEN`,"
+    " or a user whom a proxy names"
+)
 _NOT_AT_ALL: Final = re.compile(r"q\s*=\s*0(\.0*)?")
 
 _T = TypeVar("_T")
@@ -44,7 +48,7 @@ class Request:
             Refused: ``login``: nobody who may.
         """
         if self.visitor is None:
-            raise Refused("login", "a token is needed: log in, or send it as `Authorization: Bearer TOKEN`")
+            raise Refused("login", _LOGIN)
         return self.visitor
 
     def text(self, name: str) -> str:

@@ -1,12 +1,10 @@
 """Build with all of its components, as it was answered: by number, with their edges. Pure."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
-import trio
 from attrs import field, frozen
 
 from scheduler.client.lenient import number, text, texts
@@ -54,10 +52,6 @@ class Whole:
     structure: Structure = field(repr=False)
     at: float
     """When it was asked for, Trio clock."""
-    made: OrderedDict[str, bytes] = field(factory=OrderedDict, repr=False)
-    """Answers that were made of it, for all who ask the same."""
-    turn: trio.Lock = field(factory=trio.Lock, repr=False)
-    """Lock of whoever makes one."""
 
     @property
     def status(self) -> str:

@@ -18,9 +18,10 @@ function banner(text, cause = "connection") {
 
 /** Who is here, and the way in or out. */
 async function showUser() {
-  const who = document.getElementById("who");
+  const who = document.getElementById("who"), note = document.getElementById("note");
   if (!who) return;
   const session = await ask(`${BASE}api/session`).catch(() => null); // the stream tells if the service is away
+  if (note && session?.lists_ended === false) note.hidden = false;
   if (session?.login && !session.vouched) {
     who.append(el("form", { method: "post", action: `${BASE}logout` }, el("button", { type: "submit" }, "Log out")));
   }

@@ -8,6 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 import trio
+from support.durable import until
 from support.fakes import Reply, change, document
 from support.pages import Visited, of, visited
 from support.schemas import Checker
@@ -200,6 +201,14 @@ async def test_without_a_service_there_is_a_reason() -> None:
         assert (await page.client.get("/")).status_code == 200
 
 
+async def test_whether_ended_builds_are_listed_is_told() -> None:
+    """They are where their reports are in JetStream."""
+    async with visited() as page:
+        assert not (await page.read("/api/session"))["lists_ended"]
+        page.site.service.console.described({"store": "jetstream"})
+        assert (await page.read("/api/session"))["lists_ended"]
+
+
 async def test_a_question_does_not_outlive_what_would_answer_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks as the service stops is told so at once; the page itself is there yet."""
 
@@ -218,10 +227,8 @@ async def test_a_question_does_not_outlive_what_would_answer_it(monkeypatch: pyt
                     found.append(await page.read(of("b1", "why"), 503))
 
                 nursery.start_soon(ask)
-                while not console.questions:
-                    await trio.sleep(0.01)
-            while not found:
-                await trio.sleep(0.01)
+                await until(lambda: bool(console.questions))
+            await until(lambda: bool(found))
         assert found[0]["message"] == "the scheduler stops; it may be done yet"
         assert not console.questions
 

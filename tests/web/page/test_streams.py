@@ -59,7 +59,12 @@ def test_streams_alone_go_on_for_ever() -> None:
     """Whatever ids there are."""
     for path in ("/api/stream", "/s/api/stream", "/api/builds/a%2Fb/stream", "/api/builds/stream/stream"):
         assert deadline(path) == math.inf
-    for path in ("/api/builds/stream", "/api/builds/b1/components/stream", "/api/builds/a%2Fstream", "/stream"):
+    for path in (
+        "/api/builds/stream",
+        "/api/builds/b1/components/stream",
+        "/api/builds/a%2Fstream",
+        "/stream",
+    ):
         assert deadline(path) < math.inf
 
 
