@@ -248,7 +248,7 @@ def test_secrets_stay_secret_in_complaints(
 
 PAGES = [["--help"], *([command, flag] for command in COMMANDS for flag in ("--help", "--help-all"))]
 ONCE = {
-    "behaviour", "build",
+    "behaviour", "build", "otlp",
     "all", "components", "now", "reason", "as", "output", "trace", "format", "around", "depth", "ask",
     "secrets", "id", "set", "set-string", "values", "fresh", "target", "exclude", "from",
     "run", "component", "field", "timeout", "status", "name", "since", "sort",
