@@ -668,7 +668,8 @@ def test_a_signal_stops_an_embedded_run(tmp_path: Path, number: signal.Signals) 
         assert "vpc::test-vpc" in process.stdout.readline()
         process.send_signal(number)
         assert process.wait(timeout=30) == 128 + number
-        (line,) = process.stderr.read().splitlines()
+        page, line = process.stderr.read().splitlines()
+        assert page.startswith("scheduler: the page is at http://127.0.0.1:")
         assert line.startswith("scheduler: interrupted: demo-create was stopped")
 
 
