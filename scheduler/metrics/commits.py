@@ -11,7 +11,10 @@ BYTES: Final = (1_024.0, 4_096.0, 16_384.0, 65_536.0, 262_144.0, 1_048_576.0)
 
 
 class CommitTally:
-    """Tally of the commits of all builds of this process."""
+    """Tally of the commits of all builds of this process.
+
+    A record is one of a log in JetStream, or a change that an Ernest store is asked for.
+    """
 
     __slots__ = ("conflicts", "retries", "seconds", "sizes")
 
@@ -23,7 +26,7 @@ class CommitTally:
         self.retries = 0
         """Attempts to store a record that had no answer, or a refusal that passes."""
         self.conflicts = 0
-        """Records that were refused, because another process had written."""
+        """Records that were refused, because another process had written; an Ernest store refuses none."""
 
     def note(self, seconds: float, size: int) -> None:
         """Count a record that is stored."""

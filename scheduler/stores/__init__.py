@@ -11,6 +11,7 @@ from scheduler.bus import Outgoing
 from scheduler.errors import StoreError
 from scheduler.journal.events import Event, Sent, Started
 from scheduler.journal.orders import Order
+from scheduler.metrics.commits import CommitTally
 
 
 class Departure(Protocol):
@@ -115,6 +116,10 @@ class Store(Protocol):
 
     in_order: bool
     """Whether its journals are `Journal.in_order`: it keeps a log of each build."""
+
+    @property
+    def commits(self) -> CommitTally | None:
+        """Tally of what was committed by this process; None where nothing leaves it."""
 
     @property
     def available(self) -> bool:

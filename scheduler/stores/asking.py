@@ -150,10 +150,18 @@ class Asker:
         self._waiting: dict[trio.CancelScope, float] = {}
         self._answers = 0
 
-    async def ask(self, subject: str, data: bytes, *, build: str) -> bytes:
-        """Return the first final answer to a request; ``build`` is for the log.
+    async def ask(
+        self, subject: str, data: bytes, *, build: str, failed: Callable[[], None] | None = None
+    ) -> bytes:
+        """Return the first final answer to a request.
 
         If this raises or is cancelled, it is unknown whether the service has taken the request.
+
+        Args:
+            subject: subject of the request.
+            data: its content.
+            build: id of the build, for the log.
+            failed: function that is called after each attempt without a final answer; None for none.
 
         Raises:
             StoreUnavailable: there was no final answer within the deadline.
@@ -182,6 +190,8 @@ class Asker:
                 finally:
                     # Not after the delay: a request that pauses leaves its slot to another.
                     self._slots.release()
+                if failed is not None:
+                    failed()
                 delay = min(next(delays), max(budget.left(), 0))
                 log = _log.warning if attempts == 1 else _log.debug
                 log(

@@ -24,7 +24,8 @@ from attrs import define, field
 
 from scheduler.bus import Bus
 from scheduler.errors import BuildLost, StoreError, StoreUnavailable
-from scheduler.journal.events import Event
+from scheduler.journal.events import Document, Event
+from scheduler.metrics.commits import CommitTally
 from scheduler.stores import Journal, slices
 from scheduler.stores.asking import DEFAULT_BACKOFF, Asker, Backoff
 from scheduler.stores.ernest_protocol import (
@@ -90,6 +91,8 @@ class ErnestStore:
             backoff: the delays between attempts.
         """
         self.may_ask: Callable[[], bool] = lambda: True
+        self.commits = CommitTally()
+        """Tally of the changes that the store carried out, each of them a request."""
         self._asker = Asker(
             bus,
             lambda: self.may_ask(),  # noqa: PLW0108 - it is set later
@@ -131,12 +134,22 @@ class ErnestStore:
                 if lane.failures != seen:
                     raise StoreUnavailable(lane.error)
                 try:
-                    for subject, body in requests:
-                        check(subject, await self._asker.ask(subject, await slices.encode(body), build=build))
+                    for request in requests:
+                        await self._change(build, *request)
                 except StoreUnavailable as error:
                     lane.failures += 1
                     lane.error = str(error)
                     raise
+
+    async def _change(self, build: str, subject: str, body: Document) -> None:
+        """Let the store carry out one change, and count it; raises as `append`."""
+        data = await slices.encode(body)
+        began = trio.current_time()
+        check(subject, await self._asker.ask(subject, data, build=build, failed=self._note_retry))
+        self.commits.note(trio.current_time() - began, len(data))
+
+    def _note_retry(self) -> None:
+        self.commits.retries += 1
 
     def journal(self, build: str, on_failure: Callable[[StoreError], None]) -> Journal:
         """Return the journal of a build; see `Store.journal`."""

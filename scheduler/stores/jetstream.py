@@ -34,6 +34,7 @@ from scheduler.journal.records import (
     instance_of,
     read_headers,
 )
+from scheduler.metrics.commits import CommitTally
 from scheduler.runtime.clock import BuildClock
 from scheduler.runtime.pace import paced
 from scheduler.stores import Journal
@@ -113,6 +114,11 @@ class JetStreamStore:
         )
         self._logs: dict[str, BuildLog] = {}
         self._nursery: trio.Nursery | None = None
+
+    @property
+    def commits(self) -> CommitTally:
+        """Tally of the records that this process commits."""
+        return self.health.tally
 
     @property
     def available(self) -> bool:

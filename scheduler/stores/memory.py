@@ -18,6 +18,7 @@ class MemoryStore:
     resumable = False
     in_order = False
     available = True
+    commits = None
 
     async def append(self, build: str, events: Sequence[Event]) -> None:
         """Ignore ``events``: the plan in memory has them already. Never raises."""

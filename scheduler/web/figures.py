@@ -21,7 +21,6 @@ from scheduler.metrics.histogram import Counted
 from scheduler.metrics.tally import OUTCOMES, Tally
 from scheduler.recovery.persistence import Persistence
 from scheduler.runtime.pace import paced
-from scheduler.stores.jetstream import JetStreamStore
 from scheduler.web.health import Health
 
 _LOOKED_AT: Final = 500
@@ -54,9 +53,8 @@ class Figures:
 
     @property
     def commits(self) -> CommitTally | None:
-        """Tally of commits; None where the store has no log."""
-        store = self.persistence.store
-        return store.health.tally if isinstance(store, JetStreamStore) else None
+        """Tally of commits; None where the store is this process's own memory."""
+        return self.persistence.store.commits
 
     def brief(self) -> dict[str, Any]:
         """Return the most important figures as members of a JSON document. Synchronous, and quick."""

@@ -370,6 +370,34 @@ async def test_many_requests_of_one_append_do_not_delay_others(
     assert script.components.index("small::1") <= 2
 
 
+async def test_commits_are_counted_with_their_time_and_size(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
+    """Each change that was carried out, from its turn to the answer; and none that the store refused."""
+    script.delay = 0.5
+    await store.append("b", [_started("vpc::a"), _started("vpc::b")])
+    await store.append("b", [Settled("vpc::a", _change("vpc::a"), upserts=(_change("vpc::c"),))])
+    script.answer = lambda _: b'{"_error":"no"}'
+    await _failure(lambda: store.append("b", [_started("vpc::d")]))
+    counted = store.commits.document()
+    assert (counted["count"], counted["mean"], counted["retries"]) == (4, 0.5, 0)
+    sent = [len(encode(request.body)) for request in script.requests[:-1]]
+    assert store.commits.sizes.sum == sum(sent)
+
+
+async def test_attempts_without_a_final_answer_are_counted_as_retries(
+    store: ErnestStore, script: Script, autojump_clock: MockClock
+) -> None:
+    """Silence and "could not serialize"; the commit took all that time. Questions are no commits."""
+    answers = iter([None, b'{"_error":"could not serialize"}', b""])
+    script.answer = lambda request: next(answers) if request.subject == CHANGE else b"null"
+    await store.append("b", [_started()])
+    assert (store.commits.retries, store.commits.document()["count"]) == (2, 1)
+    assert store.commits.seconds.sum == pytest.approx(5 + 0.1 + 0.2)
+    await store.load("b")
+    assert store.commits.document()["count"] == 1
+
+
 async def test_a_build_that_pauses_leaves_its_place(
     fake_bus: FakeBus, script: Script, autojump_clock: MockClock
 ) -> None:

@@ -25,6 +25,7 @@ from scheduler.dispatch.slots import Slots
 from scheduler.dispatch.timers import Timers
 from scheduler.errors import BuildLost, StoreError
 from scheduler.journal.events import Accepted, Event, Finished, Settled, Started, Withdrawn
+from scheduler.metrics.commits import CommitTally
 from scheduler.notifying.poster import Poster
 from scheduler.plan import Plan
 from scheduler.runtime.executor import Executor
@@ -140,6 +141,7 @@ class FakeStore:
         self.resumable = resumable
         self.in_order = False
         self.available = True
+        self.commits: CommitTally | None = None
         self.may_ask: Callable[[], bool] = lambda: True
         self.events: list[tuple[str, Event]] = []
         """Persisted events, in order."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.durable import until
+from support.ernest_service_store import ServiceStore
+from support.fake_bus import FakeBus
 from support.fakes import JSON, Reply, change, document, ignore, open_service
 from support.stretches import measured_stretches
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -19,6 +21,8 @@ from scheduler.config.addresses import Address
 from scheduler.metrics.catalogue import METRICS, PROCESS
 from scheduler.metrics.tally import SERIES
 from scheduler.service import Service
+from scheduler.stores.ernest import ErnestStore
+from scheduler.stores.ernest_protocol import DELETE_COMPONENT, SET_CHANGE, SET_COMPONENT, SET_MAPPING
 from scheduler.web.board import Board
 from scheduler.web.exposition import exposition
 
@@ -151,6 +155,23 @@ async def test_every_metric_of_the_catalogue_is_exported_and_no_other() -> None:
             assert families[name].type == known[name].sort.value
             for sample in families[name].samples:
                 assert set(known[name].labels) == sample.labels.keys() - {"le"}
+
+
+async def test_commits_of_an_ernest_store_are_exported(fake_bus: FakeBus, autojump_clock: MockClock) -> None:
+    """As those of a log: in the metrics, and in the answer of service discovery."""
+    ernest = ServiceStore()
+    await ernest.attach(fake_bus)
+    store = ErnestStore(fake_bus)
+    async with open_service(metrics=SOMEWHERE, bus=fake_bus, store=store) as site:
+        await site.submit(document("ab"))
+        await until(lambda: len(site.reports) == 1)
+        found = await numbers(site.service)
+        changes = {SET_MAPPING, SET_CHANGE, SET_COMPONENT, DELETE_COMPONENT}
+        stored = sum(subject in changes for subject in ernest.subjects())
+        assert found["scheduler_commit_duration_seconds_count"] == {(): stored}
+        assert found["scheduler_commit_size_bytes_count"] == {(): stored}
+        assert found["scheduler_commit_retries_total"] == {(): 0}
+        assert site.service.figures.brief()["commits"]["count"] == stored >= 5
 
 
 async def test_a_board_shows_the_loop_and_then_the_service() -> None:
