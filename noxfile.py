@@ -249,6 +249,9 @@ def container(session: nox.Session) -> None:
     if session.run(builder, *bare, image, "--version", external=True, silent=True) != f"{version}\n":
         session.error(f"the image does not say that it is {version}")
     session.run(builder, *bare, image, "demo", "--latency", "100ms", external=True)
+    # The health check of `scheduler deploy compose` is run by Python, and spans need the extra.
+    imports = "import http.client, opentelemetry.exporter.otlp.proto.http, opentelemetry.sdk.trace"
+    session.run(builder, *bare, "--entrypoint", "python", image, "-Ic", imports, external=True)
 
 
 def _works(builder: str) -> bool:
@@ -268,6 +271,8 @@ def lock(session: nox.Session) -> None:
         options = ["--universal", "--python-version=3.11", "--generate-hashes", "--no-annotate", "--quiet"]
         options += ["--custom-compile-command=nox -s lock", f"--output-file={path}"]
         options += [f"--group={group}" for group in groups]
+        # The image is to send spans where somebody asks for it; what is not asked for is not loaded.
+        options += [f"--extra={extra}" for extra in PROJECT["project"]["optional-dependencies"]]
         if path != next(iter(LOCKS)):
             options.append(f"--constraint={next(iter(LOCKS))}")
         session.run("uv", "pip", "compile", "pyproject.toml", *options, *session.posargs)

@@ -29,6 +29,7 @@ def test_what_is_locked_is_what_the_project_asks_for(name: str) -> None:
     """Every requirement is there, in a version that it allows."""
     locked = entries(name)
     wanted = list(PROJECT["project"]["dependencies"])
+    wanted += [one for extra in PROJECT["project"]["optional-dependencies"].values() for one in extra]
     for group in LOCKS[name]:
         wanted += [one for one in PROJECT["dependency-groups"][group] if isinstance(one, str)]
     for requirement in map(Requirement, wanted):
