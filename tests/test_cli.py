@@ -252,7 +252,7 @@ ONCE = {
     "all", "components", "now", "reason", "as", "output", "trace", "format", "around", "depth", "ask",
     "secrets", "id", "set", "set-string", "values", "fresh", "target", "exclude", "from",
     "run", "component", "field", "timeout", "status", "name", "since", "sort",
-    "body", "slow-body", "together", "hostile", "within", "yes", "force",
+    "body", "slow-body", "together", "hostile", "within", "yes", "force", "tls", "page",
 }  # fmt: skip
 """Flags of what is asked or ordered once: no variable says it for every call."""
 SHARED = {"nats-url", "user", "inbox-prefix", "tls-ca", "log-level", "log-format"}

@@ -37,6 +37,8 @@ OF_OTHERS = frozenset({
     "--require-hashes", "--no-deps", "--no-build-isolation", "--upgrade", "--spec",
     # nats-server and the nats command
     "--addr", "--jetstream", "--store_dir", "--log", "--subject", "--server", "--creds",
+    # docker compose and step
+    "--detach", "--profile", "--san", "--wait",
     # python -m integration.durable.takeovers
     "--brokers",
     # python -m simulation

@@ -293,7 +293,8 @@ COMMANDS: Final = (
         "Print files that run three brokers and three schedulers.",
         "deploy compose --output deploy",
         "For Docker Compose, systemd or Kubernetes, or the brokers alone. With --output they are written into"
-        " a folder, with an nkey for each user and the least permissions.",
+        " a folder, with an nkey for each user and the least permissions; with --tls also a script that makes"
+        " certificates. A dashboard and alert rules are among them.",
         hidden="",
     ),
     CommandEntry(

@@ -7,7 +7,7 @@ from pathlib import Path
 from scheduler.commands.schema import schema_file
 from scheduler.commands.settings_page import renewed
 from scheduler.definition.schema import Schema, build_schema
-from scheduler.deploy.files import shipped_file
+from scheduler.deploy.files import Kind, public_files
 from scheduler.plan.schema import reply_schema
 
 
@@ -25,10 +25,14 @@ def generated() -> dict[Path, str]:
 
 def _with_files(page: str) -> str:
     """Return a page whose blocks are the files that `scheduler deploy` writes."""
-    for language, name in (("ini", "scheduler.service"), ("yaml", "schedulers.yaml")):
+    shown: list[tuple[str, Kind, str]] = [
+        ("ini", "systemd", "scheduler.service"),
+        ("yaml", "kubernetes", "schedulers.yaml"),
+    ]
+    for language, kind, name in shown:
         head, _, rest = page.partition(f"```{language}\n")
         _, _, tail = rest.partition("```\n")
-        page = f"{head}```{language}\n{shipped_file(name)}```\n{tail}"
+        page = f"{head}```{language}\n{public_files(kind)[name]}```\n{tail}"
     return page
 
 

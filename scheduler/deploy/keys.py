@@ -25,6 +25,8 @@ class Keys:
     """Seed of each user's nkey."""
     route: str = field(repr=False)
     """Password of the brokers among each other; it may stand in a URL."""
+    words: Mapping[str, str] = field(factory=dict, repr=False)
+    """Other secret words of the deployment, by the names of their files."""
 
     def public(self, user: str) -> str:
         """Return the public key of a user."""
@@ -34,19 +36,24 @@ class Keys:
     @property
     def files(self) -> dict[str, str]:
         """Content of each file, by its name; ``--nkey`` takes those of seeds."""
-        return {**{f"{user}.nk": f"{seed}\n" for user, seed in self.seeds.items()}, ROUTE: f"{self.route}\n"}
+        seeds = {f"{user}.nk": f"{seed}\n" for user, seed in self.seeds.items()}
+        words = {name: f"{word}\n" for name, word in self.words.items()}
+        return {**seeds, ROUTE: f"{self.route}\n", **words}
 
 
 class BadKey(ValueError):
     """A file of keys holds something else; its name is the first argument."""
 
 
-def make_keys(read: Callable[[str], str | None], names: Iterable[str] = ()) -> Keys:
+def make_keys(
+    read: Callable[[str], str | None], names: Iterable[str] = (), words: Iterable[str] = ()
+) -> Keys:
     """Return the keys that are there, and draw those that are not.
 
     Args:
         read: returns the content of a file of keys; None where there is none.
         names: names of the users; by default those of the shipped permissions.
+        words: names of the files with other secret words.
 
     Raises:
         BadKey: what is there is no key.
@@ -63,7 +70,17 @@ def make_keys(read: Callable[[str], str | None], names: Iterable[str] = ()) -> K
     password = f"r{secrets.token_hex(16)}" if route is None else route.strip()
     if not _PASSWORD.fullmatch(password):
         raise BadKey(ROUTE)
-    return Keys(seeds, password)
+    return Keys(seeds, password, {name: _word(name, read(name)) for name in words})
+
+
+def _word(name: str, text: str | None) -> str:
+    """Return a secret word, or several of them, one a line, while one is replaced by another."""
+    if text is None:
+        return secrets.token_urlsafe(_SEED_BYTES)
+    word = text.strip()
+    if not word:
+        raise BadKey(name)
+    return word
 
 
 def _drawn() -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from scheduler import cli
-from scheduler.deploy.files import KINDS, Kind, public_files
+from scheduler.deploy.files import KINDS, PRINTED_BY, Extras, Kind, public_files
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -16,10 +16,18 @@ def contents(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_files_are_printed(capsys: pytest.CaptureFixture[str], kind: Kind) -> None:
-    """One after another, each under its name, and no key among them."""
+    """One after another, each under its name, and no key among them; but for those of another command."""
     assert cli.main(["deploy", kind]) == 0
     out, err = capsys.readouterr()
-    assert out == "\n".join(f"# ---- {name}\n{text}" for name, text in public_files(kind).items())
+    files = public_files(kind)
+    shown = [
+        f": printed by `{PRINTED_BY[name]}`\n" if name in PRINTED_BY else f"\n{text}"
+        for name, text in files.items()
+    ]
+    assert out == "\n".join(f"# ---- {name}{text}" for name, text in zip(files, shown, strict=True))
+    for name in PRINTED_BY.keys() & files.keys():
+        assert cli.main(PRINTED_BY[name].split()[1:]) == 0
+        assert capsys.readouterr().out == files[name]
     assert "--output FOLDER writes these" in err
     assert "SUA" not in out
 
@@ -38,6 +46,38 @@ def test_the_files_are_written(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert private is (name.startswith("keys/") or name == "broker.env"), name
     assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o700
     assert {"keys/scheduler.nk", "keys/operator.nk", "keys/route.password", ".gitignore"} <= set(found)
+
+
+def test_all_of_it_is_printed_without_any_private_key(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of certificates there is the script that makes them, of the page its place."""
+    assert cli.main(["deploy", "compose", "--tls", "--page"]) == 0
+    out, _ = capsys.readouterr()
+    for text in public_files("compose", Extras(tls=True, page=True)).values():
+        assert text.startswith(("{", "# Alert rules")) or text in out
+    assert "PRIVATE KEY" not in out
+    assert cli.main(["deploy", "nats", "--page"]) == 2
+    assert "--page: brokers alone have no page" in capsys.readouterr().err
+
+
+def test_whoever_wants_certificates_is_told_to_make_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Until they are there; keys and their token are for nobody else, and git ignores them."""
+    words = ["deploy", "systemd", "--tls", "--page", "--output", str(tmp_path)]
+    assert cli.main(words) == 0
+    assert f"certificates.sh, run in {tmp_path}, makes the certificates" in capsys.readouterr().err
+    token = tmp_path / "keys" / "page.token"
+    assert len(token.read_text().strip()) >= 40
+    assert not stat.S_IMODE(token.stat().st_mode) & 0o077
+    assert (tmp_path / ".gitignore").read_text() == "/keys/\n/broker.env\n/certificates/\n"
+    before = token.read_text()
+    (tmp_path / "certificates").mkdir()
+    assert cli.main([*words, "--force"]) == 0
+    assert "makes the certificates" not in capsys.readouterr().err
+    assert token.read_text() == before
+    token.write_text("\n")
+    assert cli.main([*words, "--force"]) == 2
+    assert "page.token' is none" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -11,49 +11,26 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
 from support.brokers import binary
+from support.deployments import CUSTOM, EVERY, FULL, USERS, certify, compose, each, manifests, workload, write
 
 from scheduler import __version__
 from scheduler.deploy.broker import variable_of
-from scheduler.deploy.files import KINDS, Kind, all_files, public_files
+from scheduler.deploy.files import (
+    GRAFANA_PASSWORD,
+    KINDS,
+    PAGE_TOKEN,
+    PLAIN,
+    Extras,
+    Kind,
+    all_files,
+    public_files,
+)
 from scheduler.deploy.keys import Keys, make_keys
-from scheduler.permissions import shipped, users
+from scheduler.deploy.templates import monitoring_file
+from scheduler.permissions import shipped
 
 KUBERNETES = "1.31"
 """Version whose schemas are asked; what it has, later ones have."""
-USERS = [user.name for user in users()]
-
-
-@pytest.fixture(scope="module")
-def keys() -> Keys:
-    """Keys that were drawn now."""
-    return make_keys(lambda _: None)
-
-
-def write(folder: Path, kind: Kind, keys: Keys) -> Path:
-    """Write all files of a kind."""
-    (folder / "keys").mkdir(parents=True)
-    for name, file in all_files(kind, keys, 1000, 1000).items():
-        (folder / name).write_text(file.text)
-    return folder
-
-
-def compose() -> dict[str, Any]:
-    """The file for Docker Compose, with its anchors followed."""
-    found: dict[str, Any] = yaml.safe_load(public_files("compose")["compose.yaml"])
-    return found
-
-
-def manifests() -> list[dict[str, Any]]:
-    """Manifests for Kubernetes, in the order of the files."""
-    files = public_files("kubernetes")
-    return [one for name in ("brokers.yaml", "schedulers.yaml") for one in yaml.safe_load_all(files[name])]
-
-
-def workload(name: str) -> dict[str, Any]:
-    """The StatefulSet of this name."""
-    [found] = (one for one in manifests() if one["kind"] == "StatefulSet" and one["metadata"]["name"] == name)
-    spec: dict[str, Any] = found["spec"]
-    return spec
 
 
 # Each by its own rules.
@@ -63,37 +40,62 @@ def workload(name: str) -> dict[str, Any]:
 def test_compose_is_valid_by_its_schema(tmp_path: Path, old: str, new: str, wrong: bool) -> None:
     """And the schema finds a key that there is not."""
     path = tmp_path / "compose.yaml"
-    path.write_text(public_files("compose")["compose.yaml"].replace(old, new))
+    for extras in [PLAIN] if wrong else EVERY:
+        path.write_text(public_files("compose", extras)["compose.yaml"].replace(old, new))
+        assert_schema(path, wrong=wrong)
+
+
+def assert_schema(path: Path, *, wrong: bool) -> None:
+    """Check whether a file is valid to Compose."""
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
     done = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
     assert bool(done.returncode) is wrong, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("manifest", manifests(), ids=lambda one: f"{one['kind']}-{one['metadata']['name']}")
-def test_a_manifest_is_valid_by_its_schema(manifest: dict[str, Any]) -> None:
+@each
+def test_a_manifest_is_valid_by_its_schema(extras: Extras) -> None:
     """Strictly: it has no field that Kubernetes does not know."""
-    kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(
-            {**manifest, "spec": {**manifest["spec"], "x": 1}}, KUBERNETES, strict=True
-        )
+    for manifest in manifests(extras):
+        kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(
+                {**manifest, "spec": {**manifest["spec"], "x": 1}}, KUBERNETES, strict=True
+            )
 
 
-def test_kustomize_puts_it_all_together(tmp_path: Path, keys: Keys) -> None:
+@each
+def test_kustomize_puts_it_all_together(tmp_path: Path, keys: Keys, extras: Extras) -> None:
     """With the configuration and the secrets, to whose names it adds a hash, also where they are used."""
     if shutil.which("kubectl") is None:
         pytest.skip("there is no kubectl")
-    folder = write(tmp_path / "deploy", "kubernetes", keys)
+    folder = write(tmp_path / "deploy", "kubernetes", keys, extras)
+    if extras.tls:
+        certify(folder)
+    # As somebody does who has the operator of Prometheus.
+    path = folder / "kustomization.yaml"
+    path.write_text(path.read_text().replace("resources:\n", "resources:\n  - monitoring/operator.yaml\n"))
     done = subprocess.run(
         ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     built = {f"{one['kind']}/{one['metadata']['name']}": one for one in yaml.safe_load_all(done.stdout)}
-    [secret] = (one for name, one in built.items() if name.startswith("Secret/scheduler-keys-"))
-    assert [*secret["data"]] == ["scheduler.nk"]
-    volumes = built["StatefulSet/scheduler"]["spec"]["template"]["spec"]["volumes"]
-    assert volumes[0]["secret"]["secretName"] == secret["metadata"]["name"]
-    assert len(built) == len(manifests()) + 3
+    secrets = {
+        name.rpartition("-")[0]: {*one["data"]} for name, one in built.items() if one["kind"] == "Secret"
+    }
+    of_tls = {"Secret/scheduler-tls", "Secret/nats-tls"} if extras.tls else set()
+    assert secrets.keys() - of_tls == {"Secret/nats-broker", "Secret/scheduler-keys"}
+    assert secrets["Secret/scheduler-keys"] == {"scheduler.nk", *([PAGE_TOKEN] if extras.page else [])}
+    for kind in of_tls:
+        name = "broker" if "nats" in kind else "scheduler"
+        assert secrets[kind] == {"ca.pem", f"{name}.pem", f"{name}.key"}
+    for owner in ("StatefulSet/scheduler", "StatefulSet/nats"):
+        for volume in built[owner]["spec"]["template"]["spec"]["volumes"]:
+            if "secret" in volume:
+                assert f"Secret/{volume['secret']['secretName']}" in built
+    board = built["ConfigMap/scheduler-dashboard"]
+    assert board["metadata"]["labels"] == {"grafana_dashboard": "1"}
+    assert board["data"] == {"scheduler.json": monitoring_file("dashboard").read_text()}
+    assert len(built) == len(manifests(extras)) + len(secrets) + len(CUSTOM) + 2
 
 
 @pytest.mark.parametrize(
@@ -103,7 +105,7 @@ def test_units_are_valid_to_systemd(tmp_path: Path, old: str, new: str, complain
     """It says nothing about them; and does about a key that there is not."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze")
-    files = {name: text for name, text in public_files("systemd").items() if name.endswith(".service")}
+    files = {name: text for name, text in public_files("systemd", FULL).items() if name.endswith(".service")}
     assert set(files) == {"scheduler.service", "nats-server.service"}
     for name, text in files.items():
         program = tmp_path / name.removesuffix(".service")
@@ -122,11 +124,21 @@ def test_units_are_valid_to_systemd(tmp_path: Path, old: str, new: str, complain
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_configuration_of_a_broker_is_valid_to_it(tmp_path: Path, keys: Keys, kind: Kind) -> None:
-    """With its environment; and not without any one of the variables."""
-    folder = write(tmp_path / "deploy", kind, keys)
+@pytest.mark.parametrize("tls", [False, True])
+def test_the_configuration_of_a_broker_is_valid_to_it(
+    tmp_path: Path, keys: Keys, kind: Kind, tls: bool
+) -> None:
+    """With its environment and certificates; and not without any one of the variables."""
+    folder = write(tmp_path / "deploy", kind, keys, Extras(tls=tls))
     lines = (folder / "broker.env").read_text().splitlines()
     known = {"NATS_SERVER_NAME": "n1", **dict(line.split("=", 1) for line in lines)}
+    assert ("NATS_TLS_CA" in known) is tls
+    if tls:
+        place = certify(folder)
+        # In a container and on a host they are elsewhere, and a unit names the key itself.
+        for variable, name in {"CERTIFICATE": "broker.pem", "CA": "ca.pem", "KEY": "broker.key"}.items():
+            assert known.get(f"NATS_TLS_{variable}", name).endswith(name)
+            known[f"NATS_TLS_{variable}"] = str(place / name)
     assert check_broker(folder, known) == 0
     for name in known:
         assert check_broker(folder, {key: value for key, value in known.items() if key != name}) == 1, name
@@ -151,6 +163,8 @@ def test_a_broker_allows_what_the_shipped_permissions_allow() -> None:
     assert logins.sub("", ours) == logins.sub("", theirs)
     assert re.findall(r"nkey: \$(\w+)", text) == [variable_of(name) for name in USERS]
     assert "_PASSWORD" not in text.replace("$NATS_ROUTE_PASSWORD", "")
+    [secured] = re.findall(r"(?s)\nmax_payload.*", public_files("nats", FULL)["nats-server.conf"])
+    assert text.endswith(secured)
 
 
 def test_every_user_has_a_key_of_its_own(keys: Keys) -> None:
@@ -178,11 +192,13 @@ def test_keys_that_are_there_are_kept(keys: Keys) -> None:
 
 def test_secrets_are_not_shown(keys: Keys) -> None:
     """Neither by what holds them, nor in a file that others may read."""
-    secret = [keys.route, *keys.seeds.values()]
+    secret = [keys.route, *keys.seeds.values(), *keys.words.values()]
     assert not [one for one in secret if one in repr(keys)]
     for kind in KINDS:
-        for name, file in all_files(kind, keys, 1000, 1000).items():
+        for name, file in all_files(kind, keys, 1000, 1000, FULL).items():
             assert file.secret or not [one for one in secret if one in file.text], name
+            assert not [one for one in secret if one in repr(file)], name
+            assert "PRIVATE KEY" not in file.text, name
 
 
 # How they fit together.
@@ -204,14 +220,20 @@ def test_three_brokers_know_each_other_and_schedulers_know_them(keys: Keys, kind
 def test_compose_has_three_of_each() -> None:
     """Each with its name, its probe, its bounds, and no right that it does not need."""
     services = compose()["services"]
-    assert [*services] == [f"{name}-{number}" for name in ("nats", "scheduler") for number in range(3)]
-    for name, service in services.items():
-        variable = "NATS_SERVER_NAME" if name.startswith("nats") else "SCHEDULER_INSTANCE"
-        assert service["environment"][variable] == name
+    usual = {name: service for name, service in services.items() if "profiles" not in service}
+    assert [*usual] == [f"{name}-{number}" for name in ("nats", "scheduler") for number in range(3)]
+    assert {name for name in services if name not in usual} == {"prometheus", "grafana"}
+    for service in services.values():
         assert service["healthcheck"]["test"]
         assert service["deploy"]["resources"]["limits"]["memory"]
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]
+        # What can be reached from outside is for this machine alone.
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+        assert not re.fullmatch(r"[^:]*(:latest)?", service["image"])
+    for name, service in usual.items():
+        variable = "NATS_SERVER_NAME" if name.startswith("nats") else "SCHEDULER_INSTANCE"
+        assert service["environment"][variable] == name
     stores = [services[f"nats-{number}"]["volumes"] for number in range(3)]
     assert stores == [[f"nats-{number}:/data"] for number in range(3)]
 
@@ -243,7 +265,7 @@ def test_kubernetes_has_three_of_each(name: str) -> None:
 def test_all_wait_longer_than_the_grace() -> None:
     """Otherwise they kill a scheduler that awaits what is in flight."""
     for service in compose()["services"].values():
-        if "--grace" in service["command"]:
+        if "--grace" in service.get("command", ()):
             assert seconds(service["stop_grace_period"]) >= grace(service["command"]) + 15
     pod = workload("scheduler")["template"]["spec"]
     assert pod["terminationGracePeriodSeconds"] >= grace(pod["containers"][0]["args"]) + 15
@@ -278,8 +300,9 @@ def test_the_version_is_that_of_the_package(keys: Keys) -> None:
 )
 def test_containers_run_as_the_one_who_may_read_the_key(keys: Keys, user: int, expected: Any) -> None:
     """That is who wrote it; never root, who gives it to another user."""
-    files = all_files("compose", keys, user, 100)
+    files = all_files("compose", keys, user, 100, FULL)
     number, group, owner = expected
     assert f"SCHEDULER_UID={number}\nSCHEDULER_GID={group}\n" in files[".env"].text
-    assert files["keys/scheduler.nk"].owner == owner
+    for name in ("scheduler.nk", PAGE_TOKEN, GRAFANA_PASSWORD):
+        assert files[f"keys/{name}"].owner == owner
     assert files["keys/operator.nk"].owner is None

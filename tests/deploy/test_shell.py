@@ -11,14 +11,18 @@ import pytest
 from support.brokers import binary
 
 from scheduler.commands.catalogue import NAMES
-from scheduler.deploy.files import KINDS, Kind, public_files
+from scheduler.deploy.files import KINDS, PLAIN, Extras, Kind, public_files
 
 LINES = re.compile(r"(?m)^#   (.+)$")
 """Lines that people copy."""
 NOTED = {"docker", "kubectl", "systemctl"}
 """Programs that a test cannot let act."""
 EXPECTED: dict[Kind, list[str]] = {
-    "compose": ["docker compose up --detach --wait", "docker compose exec scheduler-0 scheduler instances"],
+    "compose": [
+        "docker compose up --detach --wait",
+        "docker compose exec scheduler-0 scheduler instances",
+        "docker compose --profile monitoring up --detach --wait",
+    ],
     "systemd": ["systemctl daemon-reload", "systemctl enable --now nats-server.service scheduler.service"],
     "kubernetes": [
         "kubectl apply --kustomize .",
@@ -30,10 +34,15 @@ OWN = {"compose": "compose.yaml", "systemd": "scheduler.env", "kubernetes": "kus
 """File of each kind that has its lines; for `nats` it is the configuration."""
 
 
-def script(kind: Kind) -> str:
+def full(kind: Kind) -> Extras:
+    """All that a kind may have."""
+    return Extras(tls=True, page=kind != "nats")
+
+
+def script(kind: Kind, extras: Extras = PLAIN) -> str:
     """The lines of a kind, as one script."""
-    lines = LINES.findall(public_files(kind)[OWN.get(kind, "nats-server.conf")])
-    assert lines[0] == f"scheduler deploy {kind} --output deploy"
+    lines = LINES.findall(public_files(kind, extras)[OWN.get(kind, "nats-server.conf")])
+    assert lines[0] == f"scheduler deploy {kind} {extras.flags}--output deploy"
     return "\n".join(lines)
 
 
@@ -52,9 +61,11 @@ def programs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_lines_of_a_file_can_be_run(tmp_path: Path, programs: Path, kind: Kind) -> None:
+def test_the_lines_of_a_file_can_be_run(tmp_path: Path, programs: Path, kind: Kind, everything: bool) -> None:
     """One after another, from an empty folder to a deployment; every one succeeds."""
+    extras = full(kind) if everything else PLAIN
     (tmp_path / "work").mkdir()
     variables = {
         "PATH": f"{programs}:/usr/bin:/bin",
@@ -63,7 +74,7 @@ def test_the_lines_of_a_file_can_be_run(tmp_path: Path, programs: Path, kind: Ki
         "HOME": str(tmp_path),
     }
     done = subprocess.run(
-        ["sh", "-eu"], input=script(kind), text=True, cwd=tmp_path / "work", env=variables,
+        ["sh", "-eu"], input=script(kind, extras), text=True, cwd=tmp_path / "work", env=variables,
         capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -71,25 +82,32 @@ def test_the_lines_of_a_file_can_be_run(tmp_path: Path, programs: Path, kind: Ki
     assert (calls.read_text().splitlines() if calls.exists() else []) == EXPECTED[kind]
     if kind == "systemd":
         installed = {str(path.relative_to(tmp_path / "root")) for path in (tmp_path / "root").rglob("*.*")}
-        named = set(re.findall(r"[=:]/(etc/[\w./-]+)", "".join(public_files(kind).values())))
+        files = (tmp_path / "work" / "deploy").glob("*.*")
+        texts = "".join(path.read_text() for path in [*files, tmp_path / "work" / "deploy" / "broker.env"])
+        named = set(re.findall(r"[=:]/(etc/[\w./-]+)", texts))
         named |= set(re.findall(r" /(etc/[\w./-]+)", public_files(kind)["nats-server.service"]))
+        named = {path for path in named if path.startswith(("etc/scheduler/", "etc/nats-server/"))}
         assert {path for path in installed if path.startswith("etc/") and "systemd" not in path} == named
         assert_readable(tmp_path / "root" / "etc")
 
 
 def assert_readable(etc: Path) -> None:
     """Check that secrets are for root alone, and that the broker can read what it opens itself."""
-    for name in ("scheduler/scheduler.nk", "scheduler/scheduler.env", "nats-server/broker.env"):
-        assert not (etc / name).stat().st_mode & 0o077
-    assert (etc / "nats-server/nats-server.conf").stat().st_mode & 0o004
+    names = {"scheduler/scheduler.nk", "scheduler/scheduler.env", "nats-server/broker.env"}
+    for path in [*(etc / name for name in names), *etc.rglob("*.key"), *etc.rglob("*.token")]:
+        assert not path.stat().st_mode & 0o077
+    for path in [etc / "nats-server/nats-server.conf", *etc.rglob("*.pem")]:
+        assert path.stat().st_mode & 0o004
     assert "DynamicUser=yes" in (etc / "systemd/system/nats-server.service").read_text()
 
 
 def test_only_our_commands_and_those_of_the_deployment_are_called() -> None:
     """So that a line cannot be run here that does more than it seems."""
-    known = {"cd", "set", ".", "install", "nats-server", "scheduler", *NOTED}
+    known = {"cd", "set", ".", "install", "nats-server", "scheduler", "sh", *NOTED}
     for kind in KINDS:
-        lines = script(kind).splitlines()
+        lines = script(kind, full(kind)).splitlines()
+        assert {*script(kind).splitlines()[1:]} < {*lines, ""}
         assert {line.split()[0] for line in lines} <= known
+        assert {line.split()[1] for line in lines if line.startswith("sh ")} == {"certificates.sh"}
         assert {line.split()[1] for line in lines if line.startswith("scheduler ")} <= set(NAMES)
     assert shutil.which("install")

@@ -13,7 +13,7 @@ import yaml
 
 import scheduler
 from scheduler.cli import main
-from scheduler.commands.monitoring import monitoring_file
+from scheduler.deploy.templates import monitoring_file
 from scheduler.metrics.catalogue import METRICS, PROCESS, Sort
 
 ALERTS = yaml.safe_load(monitoring_file("alerts").read_text())
