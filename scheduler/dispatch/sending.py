@@ -102,7 +102,7 @@ class Sending:
         self._start_timeout = start_timeout
         self._forget = forget
         self._tenure = tenure
-        self.held = None if tenure is None else HeldRequests(tenure, self._let_leave)
+        self.held = None if tenure is None else HeldRequests(tenure, self._let_leave, self._taken_back)
         """Requests held back while this process may not send; `HeldRequests.run` has to be running."""
         self._log = RateLimitedLog()
 
@@ -173,6 +173,11 @@ class Sending:
             self._timers.cancel(call.timer)
             self.arm(call)
         self.publish(call)
+
+    def _taken_back(self, call: Call) -> None:
+        """Let a call end whose time passed while it was held back, and that is not sent again after all."""
+        if call.expired and not call.answered:
+            self.expire(call)
 
     def hold_back(self, calls: Iterable[Call]) -> None:
         """Hold back requests until their builds are confirmed: those that wait, and what goes out again."""

@@ -47,7 +47,7 @@ class HeldBack:
 
     def withdraw(self) -> bool:
         """Take the request back; see `Outgoing.withdraw`."""
-        self._requests.drop(self._call)
+        self._requests.withdraw(self._call)
         return True
 
 
@@ -59,11 +59,15 @@ class HeldRequests:
     Args:
         tenure: the right to send.
         publish: publishes the request of a call.
+        on_withdrawn: callback with a call whose request was taken back: another copy may be out.
     """
 
-    def __init__(self, tenure: Tenure, publish: Callable[[Call], None]) -> None:
+    def __init__(
+        self, tenure: Tenure, publish: Callable[[Call], None], on_withdrawn: Callable[[Call], None]
+    ) -> None:
         self._tenure = tenure
         self._publish = publish
+        self._on_withdrawn = on_withdrawn
         self._held: dict[Call, None] = {}
         self._asked: set[str] = set()
         """Builds that are being confirmed."""
@@ -80,6 +84,11 @@ class HeldRequests:
         call.outgoing = HeldBack(self, call)
         self._held[call] = None
         self._wake.set()
+
+    def withdraw(self, call: Call) -> None:
+        """Take a request back; synchronous."""
+        self.drop(call)
+        self._on_withdrawn(call)
 
     def drop(self, call: Call) -> None:
         """Forget a request. Idempotent."""

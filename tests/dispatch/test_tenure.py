@@ -152,6 +152,23 @@ async def test_what_is_held_back_again_does_not_time_out_before_it_leaves(
         assert isinstance(call.answer, Outcome)
 
 
+async def test_what_expired_while_held_back_ends_once_its_build_is_halted(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """It is not sent again, so nothing else would ever end its wait."""
+    async with bench.running() as client:
+        call = client.send(request("a", build="b1", _timeout=10))
+        await trio.sleep(5)
+        bench.right.held = False
+        client.sending.publish_again(call)
+        await trio.sleep(20)
+        assert call.answer is None
+        call.withdraw()
+        await trio.sleep(1)
+        assert isinstance(call.answer, Outcome)
+        assert bench.requests == ["b1"]
+
+
 async def test_what_waits_for_a_connection_is_held_back_as_well(
     autojump_clock: MockClock, bench: Bench
 ) -> None:
