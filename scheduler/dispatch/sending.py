@@ -280,11 +280,8 @@ class Sending:
         self._dispatcher.take(call.request.build, self._expire, call)
 
     def _expire(self, call: Call) -> None:
-        if call.closed or call.answered or not call.expired:
-            # It was answered before its turn came, or was given more time.
-            return
-        if self.held is not None and call in self.held:
-            # It is about to be sent again, and has its time again then.
+        if call.closed or call.answered or not self._is_over(call):
+            # It was answered before its turn came.
             return
         if call.outgoing is not None and call.wanted and not call.maybe_out and call.outgoing.withdraw():
             # It stood in the queue all that time and never left, so it has not had its time yet.
@@ -297,8 +294,7 @@ class Sending:
 
     def time_out(self, call: Call) -> None:
         """Fail a call whose time has passed without a reply."""
-        if not call.expired:
-            # It was given more time, or a heartbeat came, before its turn did.
+        if not self._is_over(call):
             return
         seconds = self.seconds(call.request) + call.extended
         pulse = call.pulse
@@ -309,6 +305,11 @@ class Sending:
         if call.deliver(failure(text)):
             self._dropped.count("connector_lost" if lost else "timed_out")
             self.give_up(call, text)
+
+    def _is_over(self, call: Call) -> bool:
+        """Return whether the time of a call has passed; not if it was given more before its turn came."""
+        # One that is held back is about to be sent again, and has its time again then.
+        return call.expired and not (self.held is not None and call in self.held)
 
     def lose(self, call: Call) -> None:
         """Fail a call whose connector is lost, as if its time had passed."""

@@ -152,6 +152,23 @@ async def test_what_is_held_back_again_does_not_time_out_before_it_leaves(
         assert isinstance(call.answer, Outcome)
 
 
+async def test_what_is_held_back_before_its_timeout_has_its_turn_does_not_time_out(
+    autojump_clock: MockClock, bench: Bench
+) -> None:
+    """Captured replies are looked at in between, which may take as long as a new connection."""
+    async with bench.running() as client:
+        call = client.send(request("a", build="b1", _timeout=10))
+        await trio.sleep(5)
+        bench.right.held = False
+        client.sending.publish_again(call)
+        await trio.sleep(20)
+        client.sending.time_out(call)
+        assert call.answer is None
+        bench.right.give()
+        await trio.sleep(1)
+        assert bench.requests == ["b1", "b1"]
+
+
 async def test_what_expired_while_held_back_ends_once_its_build_is_halted(
     autojump_clock: MockClock, bench: Bench
 ) -> None:
