@@ -19,8 +19,8 @@ from scheduler.tracing.spans import MOST_LINKS, Attempt, Run, Span, attempt_span
 
 _TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _SPAN_ID: Final = re.compile(r"[0-9a-f]{16}")
-_A_LINE: Final = 200
-"""Spans in one line: readers of such files take lines of a mebibyte."""
+_A_LINE: Final = 64
+"""Spans in one line, each of 10 KB at most: readers of such files take lines of a mebibyte."""
 _FAILED: Final = "this attempt failed, and another one followed"
 
 

@@ -281,7 +281,6 @@ class Sending:
 
     def _expire(self, call: Call) -> None:
         if call.closed or call.answered or not self._is_over(call):
-            # It was answered before its turn came.
             return
         if call.outgoing is not None and call.wanted and not call.maybe_out and call.outgoing.withdraw():
             # It stood in the queue all that time and never left, so it has not had its time yet.
@@ -307,7 +306,7 @@ class Sending:
             self.give_up(call, text)
 
     def _is_over(self, call: Call) -> bool:
-        """Return whether the time of a call has passed; not if it was given more before its turn came."""
+        """Return whether the time of a call has passed; false if it was given more before its turn came."""
         # One that is held back is about to be sent again, and has its time again then.
         return call.expired and not (self.held is not None and call in self.held)
 

@@ -17,6 +17,7 @@ from scheduler.plan import Plan
 from scheduler.runtime.pace import paced
 from scheduler.tracing.build import BuildTrace
 from scheduler.tracing.spans import (
+    LONGEST_SAID,
     LONGEST_TEXT,
     MOST_BEATS,
     MOST_LINKS,
@@ -35,7 +36,7 @@ _MOST_AGAIN: Final = 2_000
 """Spans that are made again of one build."""
 _LOOKED_AT_AT_ONCE: Final = 5_000
 """Components that are looked at before other builds have a turn: a millisecond or two."""
-_AT_ONCE: Final = 20
+_AT_ONCE: Final = 10
 """Spans that are made before other builds have a turn: a millisecond or two."""
 
 
@@ -110,8 +111,8 @@ class BuildSpans:
         if len(notes.beats) == MOST_BEATS:
             notes.unseen += 1
             return
-        message = self._plan.texts.masked(pulse.message, LONGEST_TEXT) if pulse.message else ""
-        instance = self._plan.texts.masked(pulse.instance, LONGEST_TEXT) if pulse.instance else ""
+        message = self._plan.texts.masked(pulse.message, LONGEST_SAID) if pulse.message else ""
+        instance = self._plan.texts.masked(pulse.instance, LONGEST_SAID) if pulse.instance else ""
         notes.beats.append(Beat(self._timings.clock(), pulse.progress, message, instance))
 
     def _note(self, vertex: Vertex) -> _Notes:

@@ -7,6 +7,7 @@ bounded as well: where the collector does not keep up, the oldest spans are drop
 
 import os
 import random
+from functools import lru_cache
 from typing import Final
 
 import trio
@@ -31,15 +32,18 @@ from opentelemetry.trace import (
 )
 
 from scheduler.runtime.logger import Logger
+from scheduler.tracing.backlog import Backlog, Sending
 from scheduler.tracing.build import BuildTrace
 from scheduler.tracing.context import SAMPLED, TraceContext
-from scheduler.tracing.spans import Kind, Span, nanoseconds
+from scheduler.tracing.spans import Kind, Span, bare, nanoseconds
 from scheduler.tracing.tracer import Tracer
 
 SCOPE: Final = "scheduler"
 """Name of what makes the spans."""
 _MOST_WAITING: Final = 8_192
 """Spans that wait to be sent: four times the SDK's default, as a large build may end within seconds."""
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of spans that wait, from which on spans are without links and events: 100 MB are the most then."""
 _KINDS: Final = {
     Kind.INTERNAL: SpanKind.INTERNAL,
     Kind.SERVER: SpanKind.SERVER,
@@ -71,7 +75,7 @@ class ExportingTracer(Tracer):
         exporter: sends; by default to where the environment says.
     """
 
-    __slots__ = ("_ids", "_provider", "_tracer")
+    __slots__ = ("_backlog", "_ids", "_provider", "_tracer")
 
     exports = True
 
@@ -83,10 +87,10 @@ class ExportingTracer(Tracer):
         self._provider = TracerProvider(
             resource=Resource.create(own), shutdown_on_exit=False, id_generator=self._ids
         )
-        most = None if os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE) else _MOST_WAITING
-        self._provider.add_span_processor(
-            BatchSpanProcessor(exporter or OTLPSpanExporter(), max_queue_size=most)
-        )
+        most = _most_waiting()
+        self._backlog = Backlog(most)
+        sending = Sending(exporter or OTLPSpanExporter(), self._backlog)
+        self._provider.add_span_processor(BatchSpanProcessor(sending, max_queue_size=most))
         self._tracer = self._provider.get_tracer(SCOPE, version)
 
     def begin(self, context: TraceContext | None, build: str, mark: str, action: str) -> BuildTrace:
@@ -105,7 +109,9 @@ class ExportingTracer(Tracer):
         return BuildTrace(trace.trace, trace.first, trace.parent, flags, trace.state)
 
     def export(self, span: Span) -> None:
-        """Hand a span to the SDK."""
+        """Hand a span to the SDK; a bare one while what waits is too large."""
+        if self._backlog.bytes > _MOST_BYTES:
+            span = bare(span)
         self._ids.trace, self._ids.span = int(span.trace, 16), int(span.id, 16)
         made = self._tracer.start_span(
             span.name,
@@ -116,6 +122,7 @@ class ExportingTracer(Tracer):
             nanoseconds(span.start),
         )
         if made.is_recording():
+            self._backlog.add(span)
             for event in span.events:
                 made.add_event(event.name, event.attributes or None, nanoseconds(event.time))
             if span.error is None:
@@ -132,12 +139,25 @@ class ExportingTracer(Tracer):
             log.warning("not all spans were sent: the collector did not answer in time", seconds=seconds)
 
 
+def _most_waiting() -> int:
+    """Return the number of spans that may wait, as the environment says, or else ours."""
+    text = os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE, "").strip()
+    if text.isdecimal() and int(text):
+        return int(text)
+    if text:
+        why = f"{OTEL_BSP_MAX_QUEUE_SIZE} is {text[:100]!r}: expected a number above 0"
+        log.warning("a variable of OpenTelemetry is ignored", reason=why, used=_MOST_WAITING)
+    return _MOST_WAITING
+
+
 def _context_of(span: Span | BuildTrace, id_: str, *, remote: bool = False) -> SpanContext:
     state = _state(span.state) if span.state else None
     return SpanContext(int(span.trace, 16), int(id_, 16), remote, TraceFlags(span.flags), state)
 
 
+@lru_cache(maxsize=64)
 def _state(text: str) -> TraceState:
+    # Read once, and shared: each span of a build has it, and so has each of its links.
     return TraceState.from_header([text])
 
 

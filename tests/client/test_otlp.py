@@ -4,6 +4,7 @@ from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.json import encode
 
 from scheduler.client.otlp import lines_of, spans_of, trace_of
 
@@ -68,10 +69,14 @@ def test_without_a_trace_the_same_one_is_made_up_each_time() -> None:
     assert (len(first.trace), first.parent) == (32, "")
 
 
-def test_a_line_has_no_more_spans_than_readers_take() -> None:
-    many = [{**ANSWER["components"][0], "id": f"a{n}"} for n in range(450)]
+def test_no_line_is_longer_than_readers_take() -> None:
+    """A mebibyte, where all fail with long errors in scripts of three bytes a character."""
+    ids = [f"{n:05}" + "x" * 500 for n in range(150)]
+    errored = {**ANSWER["components"][1], "error": "\u0915" * 5_000, "attempt": 1, "failed": [], "needs": ids}
+    many = [{**errored, "id": one} for one in ids]
     lines = list(lines_of(spans_of({**ANSWER, "components": many}, "b1")))
-    assert [len(line["resourceSpans"][0]["scopeSpans"][0]["spans"]) for line in lines] == [200, 200, 51]
+    assert sum(len(line["resourceSpans"][0]["scopeSpans"][0]["spans"]) for line in lines) == 151
+    assert max(len(encode(line)) for line in lines) < 1024 * 1024
 
 
 @given(st.dictionaries(st.sampled_from([*ANSWER, "trace", "now"]), anything), anything)

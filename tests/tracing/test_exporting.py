@@ -1,5 +1,6 @@
 """Spans as OpenTelemetry's SDK gets them."""
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -10,6 +11,8 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanKind, StatusCode
 
+from scheduler.tracing import exporting
+from scheduler.tracing.backlog import Backlog, weight_of
 from scheduler.tracing.build import BuildTrace
 from scheduler.tracing.context import TraceContext
 from scheduler.tracing.exporting import ExportingTracer
@@ -26,10 +29,12 @@ class Keeping(SpanExporter):
     def __init__(self, seconds: float = 0.0) -> None:
         self.spans: list[ReadableSpan] = []
         self.seconds = seconds
+        self.arrived = threading.Semaphore(0)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         time.sleep(self.seconds)
         self.spans += spans
+        self.arrived.release()
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
@@ -136,6 +141,54 @@ async def test_names_in_the_environment_win(monkeypatch: pytest.MonkeyPatch) -> 
     assert attributes["service.name"] == "builds"
     assert attributes["service.instance.id"] == "i1"
     assert attributes["deployment.environment.name"] == "prod"
+
+
+async def test_what_waits_weighs_nothing_any_more_once_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "_MOST_BYTES", 10_000)
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
+    kept = Keeping()
+    one = tracer(kept)
+    trace = BuildTrace.of(CONTEXT, "b1", "m")
+    for _ in range(4):
+        one.export(attempt_span(trace, ATTEMPT))
+        assert await trio.to_thread.run_sync(kept.arrived.acquire, True, 5)
+    await one.finish(5)
+    assert [len(span.links) for span in kept.spans] == [1, 1, 1, 1]
+
+
+async def test_while_too_much_waits_spans_come_without_links_and_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A collector may be away for hours, and each link takes the memory of an object of its own."""
+    monkeypatch.setattr(exporting, "_MOST_BYTES", 10_000)
+    kept = Keeping()
+    one = tracer(kept)
+    trace = BuildTrace.of(CONTEXT, "b1", "m")
+    for _ in range(4):
+        one.export(attempt_span(trace, ATTEMPT))
+    await one.finish(5)
+    assert [(len(span.links), len(span.events)) for span in kept.spans] == [(1, 2), (1, 2), (0, 0), (0, 0)]
+    last = kept.spans[-1].attributes or {}
+    assert (last["scheduler.links.left_out"], last["scheduler.events.left_out"]) == (1, 2)
+
+
+def test_what_the_sdk_drops_weighs_nothing_either() -> None:
+    trace = BuildTrace.of(CONTEXT, "b1", "m")
+    heavy, light = attempt_span(trace, evolve(ATTEMPT, needs=[("z", 1)] * 9)), run_span(trace, RUN)
+    backlog = Backlog(2)
+    for span in (heavy, light, light):
+        backlog.add(span)
+    assert backlog.bytes == 2 * weight_of(light)
+    backlog.take(5)
+    assert backlog.bytes == 0
+
+
+@pytest.mark.parametrize(("text", "most"), [("", 8_192), ("600", 600), ("many", 8_192), ("0", 8_192)])
+def test_the_number_that_may_wait_is_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, text: str, most: int
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
+    assert exporting._most_waiting() == most
 
 
 async def test_a_collector_that_does_not_answer_keeps_nobody() -> None:
