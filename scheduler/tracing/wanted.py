@@ -10,6 +10,8 @@ _PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_P
 _EXPORTERS: Final = "OTEL_TRACES_EXPORTER"
 _DISABLED: Final = "OTEL_SDK_DISABLED"
 PROTOCOL: Final = "http/protobuf"
+_LONGEST: Final = 100
+"""Characters of a value that a message shows."""
 
 
 @frozen
@@ -37,10 +39,15 @@ def wanted(environment: Mapping[str, str]) -> Wanted:
         return Wanted(False, f"{_EXPORTERS} is {','.join(exporters)!r}: expected 'otlp' or 'none'")
     if not exporters and not _first(environment, _ENDPOINTS):
         return Wanted(False)
-    protocol = _first(environment, _PROTOCOLS)
-    if protocol not in ("", PROTOCOL):
-        return Wanted(False, f"{_PROTOCOLS[1]} is {protocol!r}: expected {PROTOCOL!r}")
+    for name in _PROTOCOLS:
+        if protocol := _first(environment, (name,)):
+            # The first one that is set counts.
+            return Wanted(True) if protocol == PROTOCOL else _wrong(name, protocol)
     return Wanted(True)
+
+
+def _wrong(name: str, protocol: str) -> Wanted:
+    return Wanted(False, f"{name} is {protocol[:_LONGEST]!r}: expected {PROTOCOL!r}")
 
 
 def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str:

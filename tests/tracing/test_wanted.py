@@ -58,3 +58,9 @@ def test_what_cannot_be_done_is_named_with_the_cure() -> None:
     assert (found.on, found.problem) == (False, f"{PROTOCOL} is 'grpc': expected 'http/protobuf'")
     found = wanted({"OTEL_TRACES_EXPORTER": "zipkin"})
     assert (found.on, found.problem) == (False, "OTEL_TRACES_EXPORTER is 'zipkin': expected 'otlp' or 'none'")
+
+
+@pytest.mark.parametrize("name", [PROTOCOL, OWN_PROTOCOL])
+def test_of_two_variables_the_one_that_is_wrong_is_named(name: str) -> None:
+    problem = wanted(ENDPOINT | {PROTOCOL: "http/protobuf"} | {name: "grpc"}).problem
+    assert problem == f"{name} is 'grpc': expected 'http/protobuf'"
