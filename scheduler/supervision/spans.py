@@ -212,4 +212,6 @@ class BuildSpans:
                 recent.append((ended, vertex))
         recent.sort()
         async for ended, vertex in paced(recent[-_MOST_AGAIN:], every=_AT_ONCE):
-            self.settled(vertex, ended)
+            # The build runs by now: an operator may have had a component retried meanwhile.
+            if timings.ended(vertex) == ended:
+                self.settled(vertex, ended)

@@ -4,7 +4,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import trio
@@ -17,6 +19,7 @@ from trio.testing import MockClock
 from scheduler.client.otlp import spans_of
 from scheduler.journal.records import TRACEPARENT_HEADER, TRACESTATE_HEADER
 from scheduler.log import add_trace
+from scheduler.supervision.spans import BuildSpans
 from scheduler.tracing.build import BuildTrace
 from scheduler.tracing.context import TraceContext, read_context
 from scheduler.tracing.lines import TRACED
@@ -146,6 +149,17 @@ async def test_what_was_told_just_before_a_process_died_is_told_again(autojump_c
     assert first.one("a").id == second.one("a").id
     assert first.one("a").attributes == second.one("a").attributes
     assert not second.of("b")
+
+
+async def test_what_is_retried_meanwhile_is_not_told_again(autojump_clock: MockClock) -> None:
+    """The build runs while this is told: its attempt in flight has not ended when the earlier one did."""
+    told: list[Span] = []
+    plan: Any = SimpleNamespace(phases=[None])
+    timings: Any = SimpleNamespace(ended=Mock(side_effect=[5.0, None]))
+    trace = BuildTrace.of(TraceContext("a" * 32, "b" * 16, 1), "b1", "m")
+    await BuildSpans(told.append, plan, timings, trace).tell_again(5.0)
+    assert timings.ended.call_count == 2
+    assert told == []
 
 
 async def test_a_build_that_was_retried_after_its_end_is_a_further_run_in_the_same_trace(
