@@ -92,9 +92,9 @@ class Supervisor:
         key = draw_key() if self._store.in_order else ""
         # A store that gives builds back to the next process, and keeps none of our data, has no mark.
         mark = secrets.token_hex(8) if self._store.in_order or not self._store.resumable else ""
-        trace = self._tracer.begin(context, build, mark, prepared.build.action)
         new, finished = True, False
         try:
+            trace = self._tracer.begin(context, build, mark, prepared.build.action)
             plan, accepted = await self._planner.accept(prepared, key, mark, trace)
             await self._store.append(build, [accepted])
         except AlreadyLogged as known:

@@ -5,6 +5,7 @@ and bounds them as its variables say, and sends them in a thread of its own. Wha
 bounded as well: where the collector does not keep up, the oldest spans are dropped, and no build waits.
 """
 
+import logging
 import os
 import random
 from functools import lru_cache
@@ -31,6 +32,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from scheduler.runtime.log_limits import RateLimitedLog
 from scheduler.runtime.logger import Logger
 from scheduler.tracing.backlog import Backlog, Sending
 from scheduler.tracing.build import BuildTrace
@@ -44,6 +46,8 @@ _MOST_WAITING: Final = 8_192
 """Spans that wait to be sent: four times the SDK's default, as a large build may end within seconds."""
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Bytes of spans that wait, from which on spans are without links and events: 100 MB are the most then."""
+_READER_OF_HEADERS: Final = "opentelemetry.util.re"
+"""Logger on which OpenTelemetry shows a part of ``OTEL_EXPORTER_OTLP_HEADERS`` that it cannot read."""
 _KINDS: Final = {
     Kind.INTERNAL: SpanKind.INTERNAL,
     Kind.SERVER: SpanKind.SERVER,
@@ -75,13 +79,16 @@ class ExportingTracer(Tracer):
         exporter: sends; by default to where the environment says.
     """
 
-    __slots__ = ("_backlog", "_ids", "_provider", "_tracer")
+    __slots__ = ("_backlog", "_ids", "_log", "_provider", "_tracer")
 
     exports = True
 
     def __init__(self, resource: dict[str, str], version: str, exporter: SpanExporter | None = None) -> None:
+        # Idempotent.
+        logging.getLogger(_READER_OF_HEADERS).addFilter(_without_headers)
         named = OTELResourceDetector().detect().attributes
         own = {key: value for key, value in resource.items() if key not in named}
+        self._log = RateLimitedLog()
         self._ids = _GivenIds()
         # At exit nothing is waited for: `finish` did that, with a deadline.
         self._provider = TracerProvider(
@@ -102,16 +109,29 @@ class ExportingTracer(Tracer):
             trace = BuildTrace.begun(f"{random.SystemRandom().getrandbits(128) or 1:032x}", build, mark)
         else:
             trace = BuildTrace.of(context, build, mark)
-        above = _below(trace, trace.parent, remote=True)
-        decided = self._provider.sampler.should_sample(above, int(trace.trace, 16), action, SpanKind.INTERNAL)
-        sampled = SAMPLED if decided.decision is Decision.RECORD_AND_SAMPLE else 0
-        flags = trace.flags & ~SAMPLED | sampled
+        flags = trace.flags & ~SAMPLED | (SAMPLED if self._is_sampled(trace, action) else 0)
         return BuildTrace(trace.trace, trace.first, trace.parent, flags, trace.state)
+
+    def _is_sampled(self, trace: BuildTrace, action: str) -> bool:
+        try:
+            above = _below(trace, trace.parent, remote=True)
+            sampler = self._provider.sampler
+            decided = sampler.should_sample(above, int(trace.trace, 16), action, SpanKind.INTERNAL)
+        except Exception as error:  # noqa: BLE001 - a sampler may be anybody's, and costs no build
+            self._log.error(
+                "spans of a build are not sent: the sampler has failed", reason=repr(error)[:1_000]
+            )
+            return False
+        return decided.decision is Decision.RECORD_AND_SAMPLE
 
     def export(self, span: Span) -> None:
         """Hand a span to the SDK; a bare one while what waits is too large."""
-        if self._backlog.bytes > _MOST_BYTES:
-            span = bare(span)
+        try:
+            self._hand_over(bare(span) if self._backlog.bytes > _MOST_BYTES else span)
+        except Exception as error:  # noqa: BLE001 - a sampler may be anybody's, and costs no build
+            self._log.error("a span is not sent: the SDK has failed", reason=repr(error)[:1_000])
+
+    def _hand_over(self, span: Span) -> None:
         self._ids.trace, self._ids.span = int(span.trace, 16), int(span.id, 16)
         made = self._tracer.start_span(
             span.name,
@@ -137,6 +157,13 @@ class ExportingTracer(Tracer):
             await trio.to_thread.run_sync(self._provider.shutdown, abandon_on_cancel=True)
         if scope.cancelled_caught:
             log.warning("not all spans were sent: the collector did not answer in time", seconds=seconds)
+
+
+def _without_headers(record: logging.LogRecord) -> bool:
+    """Keep a header out of a line of the log: it is mostly a password for the collector."""
+    if record.args:
+        record.args = ("(not shown, as it may be a secret)",)
+    return True
 
 
 def _most_waiting() -> int:

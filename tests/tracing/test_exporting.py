@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import pytest
 import trio
 from attrs import evolve
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, sampling
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
 from scheduler.tracing import exporting
 from scheduler.tracing.backlog import Backlog, weight_of
@@ -189,6 +191,44 @@ def test_the_number_that_may_wait_is_that_of_the_environment(
 ) -> None:
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
     assert exporting._most_waiting() == most
+
+
+def test_a_header_that_cannot_be_read_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """OpenTelemetry logs it whole, and passwords are given in headers."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer hunter2")
+    ExportingTracer({}, "1")
+    assert "Header format invalid" in caplog.text
+    assert "hunter2" not in caplog.text
+
+
+class Failing(Sampler):
+    """A sampler of somebody else's that fails."""
+
+    def should_sample(self, *_: object, **__: object) -> SamplingResult:
+        msg = "out of order"
+        raise RuntimeError(msg)
+
+    def get_description(self) -> str:
+        return "failing"
+
+
+async def test_a_sampler_that_fails_costs_spans_and_no_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Keeping()
+    monkeypatch.setattr(sampling, "_get_from_env_or_default", Failing)
+    one = tracer(kept)
+    with capture_logs() as lines:
+        trace = one.begin(CONTEXT, "b1", "m", "build.create")
+        one.export(run_span(BuildTrace.of(CONTEXT, "b1", "m"), RUN))
+    await one.finish(5)
+    assert not trace.sampled
+    assert trace.context.span == CONTEXT.span
+    assert [line["event"] for line in lines] == [
+        "spans of a build are not sent: the sampler has failed",
+        "a span is not sent: the SDK has failed",
+    ]
+    assert not kept.spans
 
 
 async def test_a_collector_that_does_not_answer_keeps_nobody() -> None:
