@@ -171,7 +171,7 @@ class Absences:
         """Return the other process that answers under a name; None where none does.
 
         What a connection says that is not the one it was asked on proves nothing: the other process may be on
-        its way to the new one.
+        its way to the new one. No more does silence while there is no connection.
         """
         patience, until = _PATIENCE, trio.current_time() + _NAME_WITHIN
         while True:
@@ -190,7 +190,7 @@ class Absences:
                     if not nobody:
                         await trio.sleep(_BETWEEN)
                         continue
-            if generation != self._bus.generation:
+            if generation != self._bus.generation or not self._bus.connected:
                 await trio.sleep(_BETWEEN)
             elif nobody or patience == _MORE_PATIENCE:
                 return None

@@ -276,6 +276,25 @@ async def test_silence_over_a_new_connection_proves_nothing_about_a_name(
         assert second.fleet.fresh
 
 
+async def test_silence_without_a_connection_proves_nothing_about_a_name(
+    autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream
+) -> None:
+    """However long the broker is away: the question has not even left."""
+    second = Instance(fake_bus, "a-2", "a")
+    fake_bus.disconnect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second.fleet.join)
+        await trio.sleep(60)
+        fake_bus.reconnect()
+        await trio.sleep(0.1)
+        assert not second.fleet.fresh
+        async with answering(fake_bus, "a", "a-1", after=0):
+            await trio.sleep(3)
+            assert not second.fleet.fresh
+        await trio.sleep(1)
+        assert second.fleet.fresh
+
+
 async def test_a_name_is_asked_for_again_where_its_lease_could_not_be_taken(
     autojump_clock: MockClock, fake_bus: FakeBus, server: FakeJetStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
