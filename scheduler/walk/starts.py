@@ -226,6 +226,17 @@ class Starts:
         # Made for each request: a walk that refers to itself would outlive its build until a full collection.
         return self._recording.record_sent if self._recording.in_order else None
 
+    def leave_overdue(self) -> None:
+        """Leave to the next process, as this one stops, what was about to be sent again and is overdue.
+
+        Nobody may ever have had it: it is not to fail for that, and could not leave any more.
+        """
+        if self._recording.resumable:
+            again = [call for call in self._runs.calls if call.is_queued and call.maybe_out]
+            for call in [call for call in again if call.expired]:
+                self._connectors.hand_over(self._plan.build.id)
+                call.abandon()
+
     def send_again(self) -> None:
         """Send requests again that may have been lost with a connection, where the settings say so.
 

@@ -321,6 +321,7 @@ class Walk:
     def stop(self) -> None:
         """Send nothing more, because this process is stopping; await what is in flight."""
         self.plan.state.stop()
+        self._starts.leave_overdue()
         self._hold.withdraw_unsent()
 
     def halt(self, cause: str) -> None:

@@ -508,6 +508,25 @@ async def test_what_is_lost_while_the_process_stops_is_left_to_the_next_one(
         assert not [step for step in run.store.committed if step.startswith("settled")]
 
 
+async def test_what_is_overdue_and_waits_to_be_sent_again_is_left_to_the_next_process() -> None:
+    """Its first copy may have been lost, and no second one leaves: that is no reason to fail."""
+    async with open_run(document("a"), resend=Resend.UNSENT) as run:
+        await reconnect(run)
+        run.world.bus.disconnect()
+        run.walk.send_again()
+        [call] = run.world.connectors.router.by_token.values()
+        assert call.is_queued
+        assert call.timer is not None
+        run.world.connectors.timers.cancel(call.timer)
+        run.walk.stop()
+        await wait_all_tasks_blocked()
+        run.world.bus.reconnect()
+        await wait_all_tasks_blocked()
+        assert run.asked == ["a"]
+        assert run.ends == 1
+        assert not [step for step in run.store.committed if step.startswith("settled")]
+
+
 async def test_what_was_answered_is_not_lost() -> None:
     """Nor is what waits in the queue for the next connection."""
     async with open_run(document("abc", [("a", "b")])) as run:
