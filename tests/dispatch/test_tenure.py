@@ -179,7 +179,7 @@ async def test_what_expired_while_held_back_ends_once_its_build_is_halted(
         bench.right.held = False
         client.sending.publish_again(call)
         await trio.sleep(20)
-        assert call.answer is None
+        assert not call.answered
         call.withdraw()
         await trio.sleep(1)
         assert isinstance(call.answer, Outcome)
