@@ -116,6 +116,8 @@ async def test_operators_are_asked_and_answered(autojump_clock: MockClock) -> No
         await site.submit(document(["a", gate]))
         for verb, more in ORDERS:
             await ask_raw(site, verb, encode({"id": "b1", **more}))
+            # A request that has not left yet is given up without a word.
+            await wait_all_tasks_blocked()
         await wait_all_tasks_blocked(0.5)
         cycle = document("ab", [("a", "b"), ("b", "a")])
         assert (await site.submit({**cycle, "id": "b2"}))["status"] == "rejected"
