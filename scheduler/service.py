@@ -52,6 +52,7 @@ from scheduler.supervision.roster import Roster
 from scheduler.supervision.runner import Runner
 from scheduler.supervision.supervisor import Supervisor
 from scheduler.tracing.tracer import Tracer
+from scheduler.web.console import Console
 from scheduler.web.figures import Figures
 from scheduler.web.health import Health
 
