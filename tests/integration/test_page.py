@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Self
@@ -26,9 +26,10 @@ _TOKEN = "0123456789abcdef01234567"
 
 
 class Site:
-    """The page of a scheduler."""
+    """The page of a scheduler, with or without its token."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, token: str = "") -> None:
+        self.headers = {"authorization": f"Bearer {token}"} if token else {}
         self.url: str = scheduler.await_log("the page is served")["address"]
         host, _, port = self.url.removeprefix("http://").rstrip("/").rpartition(":")
         self.address = host, int(port)
@@ -36,7 +37,7 @@ class Site:
     def get(self, path: str, **body: Any) -> tuple[int, Any]:
         """Status and JSON of an answer; with a body it is an order."""
         data = json.dumps(body).encode() if body else None
-        headers = {"authorization": f"Bearer {_TOKEN}", "content-type": "application/json"} if body else {}
+        headers = {**self.headers, "content-type": "application/json"} if body else self.headers
         try:
             with _OPENER.open(Request(f"{self.url}{path}", data, headers), timeout=30) as answer:
                 return answer.status, json.load(answer)
@@ -52,15 +53,16 @@ class Site:
 
     def stream(self, path: str) -> "Events":
         """The events of a stream."""
-        return Events(self.address, path)
+        return Events(self.address, path, self.headers)
 
 
 class Events:
     """Events of a stream, read as they come."""
 
-    def __init__(self, address: tuple[str, int], path: str) -> None:
+    def __init__(self, address: tuple[str, int], path: str, headers: Mapping[str, str]) -> None:
         self.socket = socket.create_connection(address, timeout=30)
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n".encode())
         self.file = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
@@ -127,7 +129,7 @@ def test_any_instance_shows_the_builds_of_all(world: World) -> None:
             "SCHEDULER_WEB_TOKEN": _TOKEN,
         }
         schedulers[name] = world.scheduler(env=env)
-        sites[name] = Site(schedulers[name])
+        sites[name] = Site(schedulers[name], _TOKEN)
     for one in schedulers.values():
         one.await_log("another instance has come")
     connectors, submitter = world.connectors(), world.submitter()
@@ -194,11 +196,11 @@ def test_after_a_restart_the_same_page_goes_on(world: World) -> None:
     document = build(held("vpc::1", "gate"))
     submitter.accepted(document)
     connectors.await_requests(document["id"], "vpc::1")
-    with Site(scheduler).stream(f"/api/builds/{document['id']}/stream") as stream:
+    with Site(scheduler, _TOKEN).stream(f"/api/builds/{document['id']}/stream") as stream:
         assert stream.until("snapshot")["states"] == "r"
         scheduler.kill()
     scheduler = world.scheduler(*start, env=env)
-    site = Site(scheduler)
+    site = Site(scheduler, _TOKEN)
     eventually(lambda: site.get(f"api/builds/{document['id']}")[0] == 200)
     with site.stream(f"/api/builds/{document['id']}/stream") as stream:
         assert stream.until("snapshot")["states"] == "r"
