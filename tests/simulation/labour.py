@@ -14,6 +14,7 @@ import outcome
 import trio
 from trio.testing import MockClock
 
+from scheduler.definition.shapes import shapes_within
 from scheduler.definition.template import Work, references, sandbox
 from scheduler.runtime.caches import ByteCache
 
@@ -97,6 +98,7 @@ class Labour(trio.abc.Instrument):
             mock.patch.object(references, "_known", ByteCache(1 << 22)),
             mock.patch.object(sandbox, "_codes", ByteCache(1 << 22)),
         )
+        shapes_within.cache_clear()
         with ExitStack() as stack:
             for patch in patches:
                 stack.enter_context(patch)
