@@ -79,13 +79,14 @@ def test_after_a_kill_the_other_one_finishes_the_build(ernest: Ernest) -> None:
 
 
 def test_at_a_stop_in_order_the_other_one_works_at_once(ernest: Ernest) -> None:
-    """Within 2 s, although something is in flight, of which it awaits the reply."""
+    """Long before the lease would run out, although something is in flight, of which it awaits the reply."""
     first, second = pair(ernest)
     document = in_flight(ernest, "stopped")
     began = time.monotonic()
     first.send(SIGTERM)
     second.await_log("ready")
-    assert time.monotonic() - began < 2
+    # Under 2 s where the machine has nothing else to do; without a word it would be 15.
+    assert time.monotonic() - began < 6
     assert first.wait() == 0
     first.check_log()
     ernest.connectors.release("stopped")
