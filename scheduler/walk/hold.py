@@ -93,9 +93,23 @@ class Hold:
         async for wait in paced(drained(waits), every=_ENDED_AT_ONCE):
             wait.cancel()
 
-    def pause(self) -> None:
-        """Stop the time of components that wait for another attempt, as the build is paused. Synchronous."""
+    def pause(self) -> int:
+        """Take back what nobody has, and stop the time of components that wait for another attempt.
+
+        What an operator was told of as in flight may be done by a connector; what still waits for the
+        connection, for the lease or for anybody to listen is nobody's yet, and would leave in the pause.
+        Synchronous.
+
+        Returns:
+            Number of requests that were taken back.
+        """
+        taken_back = 0
+        for call in self._runs.calls:
+            if not call.answered and not call.maybe_out:
+                call.withdraw()
+                taken_back += call.answered
         self.stop_time(self._runs[vertex] for vertex in self._plan.phases.within(Phase.RETRYING))
+        return taken_back
 
     def stop_time(self, runs: Iterable[ComponentRun]) -> None:
         """Let the time of these components stand still until the pause ends."""
@@ -126,6 +140,10 @@ class Hold:
         if self._plan.state.paused:
             # Paused again in the meantime.
             self.stop_time(held)
+        elif not self._plan.state.halted:
+            for call in self._runs.calls:
+                # They have left, and were not to leave again in the pause.
+                call.wanted = True
         held_back, self._held_back = self._held_back, []
         for call in held_back:
             self._release(call)

@@ -108,9 +108,19 @@ class Outcomes:
             if isinstance(answer, Outcome):
                 self.end_attempt(call.request, answer, call.request.started.failed + 1)
             else:
-                withdrawn = plan.withdraw(vertex)
-                self._observer.waits(vertex)
-                self._recording.record(vertex, withdrawn)
+                self.take_back(vertex)
+
+    def take_back(self, vertex: Vertex) -> None:
+        """Book that a request which had begun did not leave: its component waits again."""
+        plan, run = self._plan, self._runs[vertex]
+        withdrawn = plan.withdraw(vertex)
+        if not withdrawn.failed:
+            # Nothing of it was ever sent, so the time of its attempts has not begun.
+            run.first_sent = None
+        elif plan.state.paused:
+            self._hold.stop_time([run])
+        self._observer.waits(vertex)
+        self._recording.record(vertex, withdrawn)
 
     def put_away(self, call: Call, *, late: bool = False) -> None:
         """Stop awaiting an attempt; with ``late``, later replies are still taken. Idempotent."""

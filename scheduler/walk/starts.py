@@ -182,7 +182,7 @@ class Starts:
             plan.withdraw(vertex)
             return recorded
         if plan.state.held:
-            self._recording.record(vertex, plan.withdraw(vertex))
+            outcomes.take_back(vertex)
             return True
         plan.sent(vertex)
         if request.retry.attempts > 1:
@@ -257,6 +257,9 @@ class Starts:
                 again.append(call.request.component)
                 if call.expired:
                     self._connectors.arm(call)
+                # Also in a pause: a connector may have had it, so it is in flight. Where nobody is there yet,
+                # it is repeated.
+                call.wanted = call.wanted or not state.halted
                 call.publish()
         if again:
             _log.info("requests sent again", build=self._plan.build.id, requests=len(again), first=again[0])

@@ -113,10 +113,10 @@ class Steering:
         """Send nothing new for now. Returns a sentence for a person."""
         order = self._recorded(order)
         events = steering.pause(self._plan, on=True)
-        self._hold.pause()
+        in_flight = self._plan.phases.in_flight - self._hold.pause()
         self._observer.happened("paused", None, order)
         await self._persist(*events, order=order)
-        return f"paused: nothing new is sent; {count(self._plan.phases.in_flight, 'component')} in flight"
+        return f"paused: nothing new is sent; {count(in_flight, 'component')} in flight"
 
     async def resume(self, order: Order | None = None) -> str:
         """Send what is due again, after a pause. Returns a sentence for a person."""

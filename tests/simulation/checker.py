@@ -55,8 +55,6 @@ _LONG_ENOUGH = 5.0
 """Seconds within which processes learn that the logs are there again."""
 _TICK = 1.1
 """Seconds by which the service may be wrong about the length of an outage."""
-_HELD = 1.0
-"""Seconds after its start after which a request leaves only because it was held back."""
 _SHORT_PAUSE = 5.0
 """Seconds for which a process may stand still and take that for time that passed."""
 _READING = 0.5
@@ -554,10 +552,8 @@ class Checker:
         if not attempt.departures:
             if build.knows(who, build.halted_at):
                 self._wrong(f"G5 {name}: {identity} is sent for the first time, and the build is halted")
-            # What was begun before the pause, and held back then for want of a lease, was told as in flight.
-            held = self._now > attempt.began + _HELD and attempt.started_at < build.paused_at
             # A resumption counts from when it is decided; that comes before the log says so.
-            if build.knows(who, build.paused_at) and not build.resuming and not held:
+            if build.knows(who, build.paused_at) and not build.resuming:
                 self._wrong(f"told {name}: {identity} is sent for the first time, and the build is paused")
             self._bounds.left(build, component, self._now)
             counts = attempt.started_at > build.loaded.get(who, 0)

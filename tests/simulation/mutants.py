@@ -64,6 +64,7 @@ from scheduler.walk import Walk
 from scheduler.walk.component import ComponentRun
 from scheduler.walk.frontier import Frontier
 from scheduler.walk.gates import Gates
+from scheduler.walk.hold import Hold
 from scheduler.walk.lineup import Lineup
 from scheduler.walk.starts import Starts
 from scheduler.walk.tasks import Tasks
@@ -420,6 +421,16 @@ def _pauses_that_do_not_hold() -> list[Patch]:
         (PlanState, "held", property(lambda state: state.halted, lambda *_: None)),
         (PlanState, "paused", property(lambda _: False, lambda *_: None)),
     ]
+
+
+def _pauses_that_leave_what_waits() -> list[Patch]:
+    """What waits for the connection, the lease or a listener leaves during the pause."""
+
+    def pause(hold: Hold) -> int:
+        hold.stop_time(hold._runs[vertex] for vertex in hold._plan.phases.within(Phase.RETRYING))
+        return 0
+
+    return [(Hold, "pause", pause)]
 
 
 def _pauses_that_end_with_the_process() -> list[Patch]:
@@ -785,6 +796,7 @@ _MAKERS: tuple[Callable[[], list[Patch]], ...] = (
     _retries_without_bound,
     _retried_against_advice,
     _pauses_that_do_not_hold,
+    _pauses_that_leave_what_waits,
     _pauses_that_end_with_the_process,
     _cancelled_in_memory_only,
     _supplied_in_memory_only,

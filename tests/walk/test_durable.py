@@ -508,6 +508,55 @@ async def test_what_is_lost_while_the_process_stops_is_left_to_the_next_one(
         assert not [step for step in run.store.committed if step.startswith("settled")]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+async def test_what_is_lost_in_or_after_a_pause_is_repeated_until_somebody_is_there(
+    resumed: bool, autojump_clock: MockClock
+) -> None:
+    """A connector may have had it before the pause; after a new connection the connectors come back later."""
+    async with open_run(document("a")) as run, trio.open_nursery() as nursery:
+        await run.walk.steer().pause()
+        if resumed:
+            await run.walk.steer().resume()
+        cloud, bus = run.world.cloud, run.world.bus
+        bus.interests = {sid: one for sid, one in bus.interests.items() if one.handler != cloud._on_request}
+        await reconnect(run)
+        run.walk.send_again()
+        await trio.sleep(1)
+        assert run.asked == ["a"]
+        await cloud.open(nursery)
+        await trio.sleep(5)
+        assert run.asked == ["a", "a"]
+
+
+async def test_after_a_pause_what_a_connector_asks_for_again_is_repeated_until_it_is_there(
+    autojump_clock: MockClock,
+) -> None:
+    """What was in flight in the pause is sent and repeated as ever."""
+    async with open_run(document("a")) as run, trio.open_nursery() as nursery:
+        await run.walk.steer().pause()
+        await run.walk.steer().resume()
+        cloud, bus = run.world.cloud, run.world.bus
+        bus.interests = {sid: one for sid, one in bus.interests.items() if one.handler != cloud._on_request}
+        [call] = run.world.connectors.router.by_token.values()
+        assert run.world.connectors.sending.publish_again(call)
+        await trio.sleep(1)
+        await cloud.open(nursery)
+        await trio.sleep(5)
+        assert run.asked == ["a", "a"]
+
+
+async def test_what_a_connector_may_have_and_waits_to_leave_again_does_so_in_a_pause() -> None:
+    """It is in flight, as the operator is told; were it taken back, its reply might never come."""
+    async with open_run(document("a")) as run:
+        await reconnect(run)
+        run.world.bus.disconnect()
+        run.walk.send_again()
+        assert await run.walk.steer().pause() == "paused: nothing new is sent; 1 component in flight"
+        run.world.bus.reconnect()
+        await wait_all_tasks_blocked()
+        assert run.asked == ["a", "a"]
+
+
 async def test_what_is_overdue_and_waits_to_be_sent_again_is_left_to_the_next_process() -> None:
     """Its first copy may have been lost, and no second one leaves: that is no reason to fail."""
     async with open_run(document("a"), resend=Resend.UNSENT) as run:

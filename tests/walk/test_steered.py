@@ -11,6 +11,7 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.durable import until
 from support.fakes import (
     JSON,
     FakeStore,
@@ -41,6 +42,7 @@ from scheduler.journal.events import (
     Settled,
     Supplied,
     Unpaused,
+    Withdrawn,
 )
 from scheduler.plan import Phase
 from scheduler.walk import Observer
@@ -225,6 +227,68 @@ async def test_a_pause_holds_what_was_not_sent(autojump_clock: MockClock) -> Non
         kinds = [type(event) for event in run.events]
         assert kinds.index(Paused) < kinds.index(Unpaused)
         run.check_end()
+
+
+async def test_what_waits_for_the_connection_is_taken_back_by_a_pause(autojump_clock: MockClock) -> None:
+    """It would leave as soon as the broker is there. Nobody had it: it is sent when the build is resumed."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        world.bus.disconnect()
+        run = Run(world, document("abc", [("a", "c")]))
+        await run.start(nursery)
+        assert await steering_of(run).pause() == "paused: nothing new is sent; 0 components in flight"
+        world.bus.reconnect()
+        await tick(100)
+        assert world.cloud.asked == []
+        assert {event.component for event in run.events if isinstance(event, Withdrawn)} == set("ab")
+        await steering_of(run).resume()
+        await wait_all_tasks_blocked()
+        for name in "abc":
+            world.cloud.answer(name)
+            await tick()
+        assert sorted(world.cloud.asked) == ["a", "b", "c"]
+        assert set(states(run.done).values()) == {"completed"}
+        run.check_end()
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0])
+async def test_what_nobody_listens_to_is_not_tried_again_in_a_pause(
+    after: float, autojump_clock: MockClock
+) -> None:
+    """Whether or not the word that nobody listens has come before: a connector that comes is not asked."""
+    async with open_world(cloud=False) as world, trio.open_nursery() as nursery:
+        run = Run(world, document("a"))
+        nursery.start_soon(run.go)
+        await until(lambda: len(world.sent) > 0)
+        await trio.sleep(after)
+        await steering_of(run).pause()
+        await tick()
+        tried = len(world.sent)
+        await tick(600)
+        assert len(world.sent) == tried
+        assert run.ends == 0, "a pause is no reason to fail"
+        await steering_of(run).resume()
+        await tick()
+        assert len(world.sent) > tried
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_pause_between_start_and_sending_stops_the_total_time(autojump_clock: MockClock) -> None:
+    """An attempt that is taken back is none: neither it nor the time of the pause counts."""
+    rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        world.bus.disconnect()
+        run = Run(world, document([change("a", _retry=rule)]))
+        await run.start(nursery)
+        await steering_of(run).pause()
+        world.bus.reconnect()
+        await tick(1000)
+        await steering_of(run).resume()
+        await tick(1)
+        for _ in range(3):
+            world.cloud.answer("a", Reply("errored", fields={"error": "busy"}))
+            await tick(1)
+        assert world.cloud.asked == ["a"] * 4
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_paused_build_can_be_cancelled(autojump_clock: MockClock) -> None:
