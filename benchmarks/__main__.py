@@ -65,6 +65,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="attacks to run (all)",
     )
+    parser.add_argument(
+        "--viewers", type=int, default=0, metavar="N", help="viewers of the page during attacks (0)"
+    )
     parser.add_argument("--against", metavar="REV", help="measure a commit and this version in turn")
     parser.add_argument(
         "--against-python", type=Path, metavar="PATH", help="interpreter of a checkout at REV (make one)"
@@ -132,7 +135,8 @@ async def _measure(arguments: argparse.Namespace) -> Results:
         profiles = [one for store in arguments.profiled[0] for one in await _profile(arguments, store)]
         results = attrs.evolve(results, profiles=tuple(profiles))
     if _HOSTILE in only:
-        ordeals = [await _ordeal(store, name) for store in arguments.stores for name in arguments.attacks]
+        attacks = [(store, name) for store in arguments.stores for name in arguments.attacks]
+        ordeals = [await _ordeal(store, name, arguments.viewers) for store, name in attacks]
         results = attrs.evolve(results, hostile=tuple(one for one in ordeals if one is not None))
     return results
 
@@ -181,10 +185,10 @@ async def _growth(store: Store, shape: Shape) -> Growth:
             return await measure.growth(on, shape)
 
 
-async def _ordeal(store: Store, name: str) -> Ordeal | None:
+async def _ordeal(store: Store, name: str, viewers: int) -> Ordeal | None:
     if store not in ATTACKS[name].stores:
         return None
-    ordeal = await runner.ordeal(ATTACKS[name], store)
+    ordeal = await runner.ordeal(ATTACKS[name], store, viewers)
     _progress(f"{store}, {tables.line(ordeal)}")
     return ordeal
 

@@ -5,6 +5,7 @@ import json
 import os
 import selectors
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -54,6 +55,14 @@ THIS = Installation()
 
 class NotReadyError(Exception):
     """Process that did not start, or printed an unexpected line."""
+
+
+def free_port() -> int:
+    """Return a port that is free on loopback now; another process may be quicker to take it."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 @contextlib.contextmanager

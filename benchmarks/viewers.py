@@ -8,7 +8,6 @@ of the processor is what they cost; and the turns of its loop say whether builds
 import argparse
 import contextlib
 import re
-import socket
 import statistics
 import sys
 import time
@@ -19,9 +18,10 @@ from pathlib import Path
 import msgspec
 import psutil  # type: ignore[import-untyped]
 import trio
-from attrs import define, frozen
+from attrs import frozen
 
-from benchmarks.processes import THIS, nats_server, read_line, running, scratch, service
+from benchmarks.crowd import crowd
+from benchmarks.processes import THIS, free_port, nats_server, running, scratch, service
 from benchmarks.stage import cpu_time
 from scheduler.bus.nats import open_bus
 from scheduler.bus.options import BusOptions
@@ -33,7 +33,6 @@ MOST = 0.15
 _LONGEST = 0.010
 """Longest stretch on the loop, in seconds."""
 _BUILD = "viewed"
-_BEGUN = "begun"
 _TURNS = re.compile(r'scheduler_loop_turn_seconds_bucket\{le="([^"]+)"\} (\S+)')
 
 
@@ -66,49 +65,11 @@ class Phase:
         )
 
 
-@define
-class _Counts:
-    events: int = 0
-    bytes: int = 0
-
-
-async def _view(host: str, port: int, path: str, counts: _Counts) -> None:
-    """Read one stream, as a browser does."""
-    stream = await trio.open_tcp_stream(host, port)
-    await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    async with stream:
-        async for data in stream:
-            counts.bytes += len(data)
-            counts.events += data.count(b"event: update")
-
-
-async def _viewers(host: str, port: int, path: str, number: int, seconds: float) -> None:
-    """Look for a while; print what all viewers got."""
-    counts = _Counts()
-    with trio.move_on_after(seconds):
-        async with trio.open_nursery() as nursery:
-            for _ in range(number):
-                nursery.start_soon(_view, host, port, path, counts)
-                # A crowd that comes in one moment is another question.
-                await trio.sleep(1 / number)
-            counts.events = 0
-            sys.stdout.write(f"{_BEGUN}\n")
-            sys.stdout.flush()
-    sys.stdout.write(f"{counts.events} {counts.bytes}\n")
-
-
 @contextlib.contextmanager
 def _connectors(url: str, folder: Path) -> Iterator[None]:
     command = THIS.command("scheduler", "simulate", "--nats-url", url, "--latency", "2s")
     with running(command, log=folder / "simulate.log"):
         yield
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def _long_turns(port: int) -> int:
@@ -125,19 +86,15 @@ def _completed(port: int) -> int:
 
 
 def _measure(port: int, process: psutil.Process, viewers: int, seconds: float, folder: Path) -> Phase:
-    path = f"/api/builds/{_BUILD}/stream"
-    words = ("--look", str(port), path, str(viewers), str(seconds + 1.5))
-    command = THIS.command("benchmarks.viewers", *words)
-    with running(command, log=folder / "viewers.log", piped=True) as look:
-        read_line(look)
+    with crowd(folder, port, viewers, f"/api/builds/{_BUILD}/stream") as looking:
         done, turns = _completed(port), _long_turns(port)
         began, cpu = time.monotonic(), cpu_time(process)
         time.sleep(seconds)
         took, cpu = time.monotonic() - began, cpu_time(process) - cpu
+        seen = looking.leave()
         turns = _long_turns(port) - turns
         done = _completed(port) - done
-        events, _ = read_line(look).split()
-    updates = int(events) / viewers / (seconds + 1.5) if viewers else 0.0
+    updates = seen.updates / viewers / took if viewers else 0.0
     return Phase(viewers, took, cpu, updates, turns, done / took)
 
 
@@ -153,13 +110,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--components", type=int, default=10_000)
     parser.add_argument("--viewers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each phase; there are four")
-    parser.add_argument("--look", nargs=4, help=argparse.SUPPRESS)
     found = parser.parse_args(arguments)
-    if found.look is not None:
-        port, path, number, seconds = found.look
-        trio.run(_viewers, "127.0.0.1", int(port), path, int(number), float(seconds))
-        return 0
-    port = _free_port()
+    port = free_port()
     settings = {"web": str(port), "metrics": str(port)}
     phases: list[Phase] = []
     with (

@@ -119,6 +119,8 @@ class Ordeal:
     """Builds of the attack that these belonged to."""
     exit: float | None
     """Seconds from a second signal to the end of the process, amid the attack; None: not measured."""
+    viewers: int = 0
+    """Viewers of the page, before and meanwhile."""
     excuse: str = ""
     """Reason for an exception of the rule for healthy builds; empty if there is none."""
     stretches: Sequence[Stretch] = ()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, aclosing
 from math import inf
 from pathlib import Path
@@ -16,12 +16,23 @@ from time import perf_counter
 from typing import Any
 
 import psutil  # type: ignore[import-untyped]
+from attrs import evolve
 
+from benchmarks.crowd import ALL_BUILDS, ANY, crowd
 from benchmarks.hostile import prober
 from benchmarks.hostile.arena import Arena, Attack, entered
 from benchmarks.hostile.broker import PASSWORD, User, broker, log_in
 from benchmarks.hostile.judging import Ordeal, Stretch, Waits, within
-from benchmarks.processes import NotReadyError, Store, read_line, running, scratch, service
+from benchmarks.processes import (
+    NO_SETTINGS,
+    NotReadyError,
+    Store,
+    free_port,
+    read_line,
+    running,
+    scratch,
+    service,
+)
 
 _WARM_UP = 1.5
 _ALONE = 3.0
@@ -38,12 +49,12 @@ _EXIT = 20.0
 class Fighter:
     """A scheduler's process, which may be replaced by another."""
 
-    def __init__(self, url: str, folder: Path, store: Store, attack: Attack) -> None:
+    def __init__(self, url: str, folder: Path, store: Store, settings: Mapping[str, str]) -> None:
         self.url = url
         self.pid = 0
         self._folder = folder
         self._store = store
-        self._settings = {"user": User.SCHEDULER, "password": PASSWORD, **attack.settings}
+        self._settings = {"user": User.SCHEDULER, "password": PASSWORD, **settings}
         self._watched = folder / "watched.jsonl"
         self._program = ("benchmarks.hostile.watched", str(self._watched))
         self._stack = contextlib.ExitStack()
@@ -115,14 +126,24 @@ def probes(url: str, folder: Path, pid: int) -> Iterator["subprocess.Popen[bytes
         yield process
 
 
-async def ordeal(attack: Attack, store: Store) -> Ordeal:
-    """Run one attack and measure."""
+async def ordeal(attack: Attack, store: Store, viewers: int = 0) -> Ordeal:
+    """Run one attack and measure.
+
+    Args:
+        attack: the attack.
+        store: store of the scheduler.
+        viewers: viewers of the page meanwhile: half of them look at all builds, half at those of the attack.
+    """
     with scratch() as folder:
         async with AsyncExitStack() as stack:
             url = stack.enter_context(broker(folder, jetstream=store is Store.JETSTREAM))
-            fighter = Fighter(url, folder, store, attack)
+            port = free_port()
+            page = {"web": str(port)} if viewers else NO_SETTINGS
+            fighter = Fighter(url, folder, store, {**attack.settings, **page})
             stack.callback(fighter.close)
             await fighter.start()
+            if viewers:
+                stack.enter_context(crowd(folder, port, viewers, ALL_BUILDS, ANY))
             process = stack.enter_context(probes(url, folder, fighter.pid))
 
             async def restart() -> float:
@@ -135,7 +156,8 @@ async def ordeal(attack: Attack, store: Store) -> Ordeal:
                 return ready
 
             arena = await stack.enter_async_context(entered(Arena(url, store, restart)))
-            return await _measured(attack, store, arena, fighter, process)
+            found = await _measured(attack, store, arena, fighter, process)
+            return evolve(found, viewers=viewers)
 
 
 async def _measured(

@@ -19,6 +19,8 @@ def _lines(ordeals: Sequence[Ordeal]) -> Iterator[str]:
     for store in dict.fromkeys(ordeal.store for ordeal in ordeals):
         mine = [ordeal for ordeal in ordeals if ordeal.store is store]
         yield f"{store}: healthy builds beside each attack, ms; ping: the worst; RSS: MiB grown; exit: s"
+        if viewers := max(ordeal.viewers for ordeal in mine):
+            yield f"{viewers} viewers of the page, before and meanwhile"
         yield (
             f"{'attack':<30} {'bytes':>6}  {'what became of it':<21}"
             f" {'p50':>6}  {'p99':>6}  {'worst':>6}  {'ping':>6}  {'RSS':>6}  {'exit':>4}"
