@@ -218,6 +218,7 @@ class Durable(Persistence):
             connectors=parts.connectors,
             recorder=self._recorder,
             replayer=replayer,
+            other_owners=self._other_owners,
             on_left=self.fleet.tell_of_orphans,
         )
         restart = Restart(

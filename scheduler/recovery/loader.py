@@ -4,7 +4,7 @@ A build whose log cannot be replayed, or that processes die of again and again, 
 logged, its log stays untouched, and other builds are unaffected.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import structlog
 import trio
@@ -86,6 +86,7 @@ class Loader:
         connectors: hear the replies to earlier processes.
         recorder: publishes reports that were stored and perhaps not published.
         replayer: makes plans of logs.
+        other_owners: returns the names of the other processes that own builds now.
         on_left: callback for when a build was left to other instances.
     """
 
@@ -99,6 +100,7 @@ class Loader:
         connectors: ConnectorClient,
         recorder: Recorder,
         replayer: Replayer,
+        other_owners: Callable[[], Collection[str]],
         on_left: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -108,6 +110,7 @@ class Loader:
         self._connectors = connectors
         self._recorder = recorder
         self._replayer = replayer
+        self._other_owners = other_owners
         self._on_left = on_left
         self._released: set[str] = set()
         """Builds that were released, past every service, since a process last had them."""
@@ -294,6 +297,9 @@ class Loader:
         anew = record.instance != self._store.instance
         if anew and last.sequence != entry.sequence:
             raise Fenced(f"{record.instance} has written to its log meanwhile")
+        if entry.owner in self._other_owners():
+            # Thousands may have been found together with this one, and it takes long until its turn.
+            raise Fenced(f"{entry.owner} is back, and goes on with it")
         # Read again, as we may have finished the build since the logs were listed.
         headings = read_headers(last.headers)
         if headings.status is Status.REPORTED:

@@ -4,12 +4,14 @@
 
 import pytest
 import trio
-from support.durable import Plant
-from support.fakes import ignore
+from support.durable import Plant, until
+from support.fakes import document, ignore
 from trio.testing import MockClock
 
 from scheduler.fleet.fleet import Fleet
+from scheduler.jetstream.answers import Stored
 from scheduler.recovery.orphans import Orphans
+from scheduler.stores.log_reader import LogReader
 
 
 async def test_each_word_is_heard_once_whenever_it_comes(autojump_clock: MockClock) -> None:
@@ -45,3 +47,32 @@ async def test_a_build_that_a_live_instance_has_is_no_orphan(
         monkeypatch.setattr(persistence.orphans, "note", note)
         persistence.note_orphan(owner)
         assert noted is looks
+
+
+async def test_a_build_whose_owner_is_back_before_its_turn_is_left_to_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still, and its lease lapsed; of thousands of builds most are still its own when it goes on."""
+    plant = Plant(ignore)
+    async with plant.run(ignore) as process:
+        assert (await process.submit(document("a")))["status"] == "accepted"
+        await trio.sleep(2)
+        before = process.service.persistence.fleet.instance
+    back: set[str] = set()
+    monkeypatch.setattr(Fleet, "owners", lambda fleet: frozenset({fleet.instance, *back}))
+    last = LogReader.last
+
+    async def goes_on(logs: LogReader, subject: str) -> Stored | None:
+        back.add(before)
+        return await last(logs, subject)
+
+    monkeypatch.setattr(LogReader, "last", goes_on)
+    records = len(plant.broker.told())
+    async with plant.run(ignore) as process:
+        await trio.sleep(60)
+        assert len(plant.broker.told()) == records
+        assert not process.service.roster.holds("b1")
+        monkeypatch.setattr(LogReader, "last", last)
+        back.clear()
+        process.service.persistence.orphans.note()
+        await until(lambda: process.service.roster.holds("b1"), 20)

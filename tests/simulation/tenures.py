@@ -6,6 +6,7 @@ between two looks counts. Where the broker is a single server, it may also be ta
 connection; and at any time from one that has ended in order, or whose name another process has now.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
@@ -18,10 +19,15 @@ _FASTEST = 1.05
 """Seconds that pass on a clock in a second, at most."""
 _LOOK = 5.0
 """Seconds that a look at the leases may take."""
+_LAPSE = LEASE / _FASTEST - _LOOK
+"""Seconds for which a lease was seen unchanged that has lapsed, at least."""
 _STEP = 2 * PERIOD
 """Seconds between two looks that count, at most."""
 _JUST_NOW = 8.0
 """Seconds after an interruption within which a process may be taken for absent."""
+_DECIDED = 0.5
+"""Seconds after which a process knows of a renewal that it has read, at most: first it reads all leases, and
+asks those that may be absent. What it takes over until then is decided by the look before."""
 _EXACT = 0.001
 
 
@@ -80,6 +86,8 @@ class Tenures:
     _until: dict[str, float] = field(factory=dict)
     """Time until which each process may send."""
     _gone: set[str] = field(factory=set)
+    _lapsed: dict[tuple[str, str], float] = field(factory=dict)
+    """By process and key: when the lease was seen renewed after all that had lapsed."""
     _sights: dict[tuple[str, str], _Sight] = field(factory=dict)
     _removed: set[str] = field(factory=set)
     """Keys that have gone with their bucket, and were not written again."""
@@ -112,6 +120,8 @@ class Tenures:
                 gone.note(now)
         sight = self._sights.get((who, key))
         if sight is None or sight.sequence != sequence:
+            if sight is not None and sight.unchanged >= _LAPSE:
+                self._lapsed[who, key] = now
             self._sights[who, key] = _Sight(sequence, now)
         else:
             sight.note(now)
@@ -146,8 +156,9 @@ class Tenures:
         if sight is None and key in self._removed:
             # It was removed with the bucket, before this process has seen it.
             return Ground.UNKNOWN
-        lapsed = sight is not None and sight.unchanged >= LEASE / _FASTEST - _LOOK
-        return Ground.LAPSED if lapsed else None
+        lapsed = sight is not None and sight.unchanged >= _LAPSE
+        late = now < self._lapsed.get((who, key), -math.inf) + _DECIDED
+        return Ground.LAPSED if lapsed or late else None
 
     def is_holder(self, who: str) -> bool:
         """Tell whether a process has a lease."""
