@@ -11,6 +11,7 @@ its request, `scheduler.dispatch.router` decides which replies are meant for it.
 
 from collections.abc import Callable
 from enum import Enum
+from math import inf
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -101,6 +102,7 @@ class Call:
         "outgoing",
         "reached",
         "reply",
+        "repeated_at",
         "request",
         "since",
         "timer",
@@ -139,6 +141,8 @@ class Call:
         self.maybe_out = False
         """Whether somebody may have the request although the last copy of it was not received: it was sent
         before, by this process or an earlier one."""
+        self.repeated_at = -inf
+        """When the request was handed to the bus last that somebody may have had before (Trio's clock, s)."""
         self.reached = False
         """Whether it is known that the broker had it; noted by the store that finds out."""
 

@@ -77,11 +77,13 @@ class Returned:
         self._bus = bus
         self._calls = calls
         self._send_again = send
-        self._messages: deque[Message] = deque()
+        self._messages: deque[tuple[float, Message]] = deque()
+        """With the time at which each came (Trio's clock, seconds)."""
         self._bytes = 0
         """Size of the messages that wait."""
-        self._waiting: dict[Call, None] = {}
-        """Attempts of an earlier process that are to be sent again once their replies so far are known."""
+        self._waiting: dict[Call, float] = {}
+        """Attempts of an earlier process that are to be sent again once their replies so far are known; when
+        they were asked for."""
         self._wake = trio.Event()
         self._stopped = False
         """Whether nothing is sent again any more."""
@@ -105,7 +107,7 @@ class Returned:
         if self._bytes + size > _MOST_BYTES or len(self._messages) >= _MOST_MESSAGES:
             self._drop(message, "there are too many, or too large ones")
             return
-        self._messages.append(message)
+        self._messages.append((trio.current_time(), message))
         self._bytes += size
         self._wake.set()
 
@@ -129,13 +131,13 @@ class Returned:
         if self._messages:
             by_attempt = await self._in_flight()
             while self._messages:
-                message = self._messages.popleft()
+                came, message = self._messages.popleft()
                 self._bytes -= len(message.data)
-                found |= dict.fromkeys(self._named(message, by_attempt))
+                found |= dict.fromkeys(self._named(message, by_attempt), came)
                 await trio.lowlevel.checkpoint()
         again = 0
         async for call in paced(found, every=_AT_ONCE):
-            again += self._send(call)
+            again += self._send(call, found[call])
         if again:
             self.counts["sent again"] += again
 
@@ -177,8 +179,8 @@ class Returned:
         )
         return named
 
-    def _send(self, call: Call) -> bool:
-        """Send a request again, if that is still of use; return whether it was."""
+    def _send(self, call: Call, asked: float) -> bool:
+        """Send a request again that was asked for then, if that is still of use; return whether it was."""
         if self._stopped:
             self.counts["this process is stopping"] += 1
             return False
@@ -188,7 +190,11 @@ class Returned:
             return False
         if not call.is_taken_up:
             # Its reply may have been captured. Once that is known it is sent again.
-            self._waiting[call] = None
+            self._waiting[call] = asked
+            return False
+        if call.repeated_at > asked:
+            # As its build was taken over meanwhile, or for what another one said.
+            self.counts["sent again since"] += 1
             return False
         if call.is_queued or (call.unheard_of and call.wanted):
             self.counts["about to be sent"] += 1

@@ -161,6 +161,8 @@ class Sending:
             headers = _HEADERS_ASKING.filled(attempt, shown, beats, _shortest(within))
         publish = self._bus.publish if request.trace is None else traced(self._bus, request.trace)
         call.outgoing = publish(request.subject, request.body, reply=call.reply, headers=headers)
+        if call.maybe_out:
+            call.repeated_at = trio.current_time()
         if within is not None and (pulse := self.pulses.get(call)) is not None:
             pulse.sent = self._timers.now()
         if call.departing is not None:

@@ -174,6 +174,30 @@ async def test_what_an_earlier_process_sent_is_sent_again_once_its_replies_are_k
         assert attempt.outcome.completed
 
 
+@pytest.mark.parametrize("later", [False, True])
+async def test_what_was_sent_again_since_it_was_asked_for_is_not_sent_once_more(
+    later: bool, autojump_clock: MockClock
+) -> None:
+    """As its build was taken over, for example; what a connector asks for after that is."""
+    async with open_bench() as bench:
+        call = bench.connectors.expect(request(), KEY)
+        await bench.watch(call)
+        bench.connectors.arm(call)
+        await come_back(bench)  # Whoever comes now waits for a second.
+        if not later:
+            await come_back(bench, "b1/a/1")
+        await trio.sleep(0.5)
+        call.publish()
+        await wait_all_tasks_blocked()
+        assert ids(bench) == ["b1/a/1"]
+        if later:
+            await trio.sleep(0.1)
+            await come_back(bench, "b1/a/1")
+        await trio.sleep(5)
+        assert len(ids(bench)) == 1 + later
+        assert bench.connectors.returned.counts["sent again since"] == 1 - later
+
+
 async def test_what_is_answered_in_the_meantime_is_forgotten(autojump_clock: MockClock) -> None:
     """The word of the connector is kept no longer than the attempt is open."""
     async with open_bench() as bench:
