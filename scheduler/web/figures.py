@@ -19,6 +19,7 @@ from scheduler.metrics.catalogue import Metric
 from scheduler.metrics.commits import CommitTally
 from scheduler.metrics.histogram import Counted
 from scheduler.metrics.tally import OUTCOMES, Tally
+from scheduler.plan.phases import Phases
 from scheduler.recovery.persistence import Persistence
 from scheduler.runtime.pace import paced
 from scheduler.web.health import Health
@@ -97,7 +98,8 @@ class Figures:
         yield names.INFO, [(version, 1)]
         yield names.READY, [((), not self.health.trouble())]
         statuses: Counter[str] = Counter(running=0, paused=0, halted=0)
-        states: Counter[str] = Counter()
+        # All of them, also while no build runs: a series that is missing is a gap in each graph.
+        states = Counter(Phases(()).shown())
         async for walk in paced(roster.walks(), every=_LOOKED_AT):
             state = walk.plan.state
             statuses["halted" if state.halted else "paused" if state.paused else "running"] += 1

@@ -104,6 +104,8 @@ async def test_the_counters_agree_with_the_reports(autojump_clock: MockClock) ->
         assert sum(found["scheduler_component_wait_seconds_count"].values()) == requests
         assert found["scheduler_requests_in_flight"] == {(): 0}
         assert found["scheduler_builds"]["running",] == 0
+        assert set(found["scheduler_build_components"].values()) == {0}, "a gap in a graph is no zero"
+        assert len(found["scheduler_build_components"]) == 6
 
 
 async def test_what_runs_and_waits_is_shown_as_it_is(autojump_clock: MockClock) -> None:
