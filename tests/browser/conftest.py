@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -109,16 +109,17 @@ def open_window(chromium: "Browser") -> Iterator[OpenWindow]:
 class Place:
     """A broker, and a scheduler on it whose page can be opened."""
 
-    def __init__(self, world: World, *arguments: str) -> None:
+    def __init__(self, world: World, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self.world = world
         self.arguments = arguments
+        self.env = {"NATS_URL": world.server.url, **(env or {})}
         self.scheduler = self.start("--web=0")
 
     def start(self, web: str) -> Scheduler:
         """Start a scheduler; its page is served on return."""
         given = any(argument.startswith("--store=") for argument in self.arguments)
         arguments = ("serve", *([] if given else ["--store=jetstream"]), web, *self.arguments)
-        scheduler = self.world.scheduler(*arguments, env={"NATS_URL": self.world.server.url})
+        scheduler = self.world.scheduler(*arguments, env=self.env)
         self.url: str = scheduler.await_log("the page is served")["address"]
         return scheduler
 
