@@ -222,3 +222,40 @@ def test_all_stays_below_a_prefix(open_place: OpenPlace, open_window: OpenWindow
     assert page.url == place.address(one["id"], "timeline")
     assert paths
     assert all(path.startswith(place.url) for path in paths)
+
+
+WATCH = """() => {
+    window.bare = 0;
+    window.looked = 0;
+    const look = () => {
+        // Called before anything of this frame is painted: what was in sight in the last one.
+        const layers = [...document.querySelectorAll(".canvas canvas:not(.overlay)")];
+        const shown = layers.filter((one) => !one.hidden);
+        const drawn = shown.some((one) => one.width && one.getContext("2d")
+            .getImageData(0, 0, one.width, one.height).data.some((value) => value));
+        window.looked += 1;
+        window.bare += drawn ? 0 : 1;
+        requestAnimationFrame(look);
+    };
+    requestAnimationFrame(look);
+}"""
+
+
+def test_the_graph_stays_in_sight_while_its_place_changes_its_size(
+    place: Place, open_window: OpenWindow
+) -> None:
+    """The board above it grows and shrinks while a build runs: a canvas of another size is empty at first."""
+    place.world.connectors()
+    one = build(held("vpc::1", "never"), component("network::2"))
+    place.world.submitter().accepted(one)
+    page = open_window(place.address(one["id"]))
+    expect(page.get_by_role("application")).to_be_visible()
+    page.wait_for_function("!document.querySelector('.canvas canvas').hidden")
+    page.wait_for_timeout(500)
+    page.evaluate(WATCH)
+    for height in (700, 820, 640, 900):
+        page.set_viewport_size({"width": 1280, "height": height})
+        page.wait_for_timeout(250)
+    looked, bare = page.evaluate("[window.looked, window.bare]")
+    assert looked > 10
+    assert bare == 0

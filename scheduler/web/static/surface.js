@@ -51,7 +51,7 @@ export class Surface {
     this.overlay.canvas.className = "overlay";
     /** @type {{run: Generator<number>, view: View, touched: Set<number>} | null} */
     this.job = null;
-    /** @type {View | null} */
+    /** @type {{view: View, mx: number, my: number} | null} what the layer in sight shows */
     this.drawn = null;
     host.tabIndex = 0;
     host.setAttribute("role", "application");
@@ -71,9 +71,9 @@ export class Surface {
     const ratio = Math.min(devicePixelRatio || 1, Math.sqrt(MOST_PIXELS / area));
     if (width === this.width && height === this.height && ratio === this.ratio) return;
     [this.width, this.height, this.ratio, this.mx, this.my] = [width, height, ratio, mx, my];
-    for (const one of this.layers) size(one.canvas, width + 2 * mx, height + 2 * my, ratio);
     size(this.overlay.canvas, width, height, ratio);
-    this.job = this.drawn = null;
+    // What was painted stays in sight until it is painted anew: a canvas that gets another size is empty.
+    this.job = null;
     if (this.untouched) this.fit(); else this.show(this.view);
   }
 
@@ -140,8 +140,9 @@ export class Surface {
     this.dirty = false;
     const view = moved(this.view, this.mx, this.my);
     const context = this.layers[1];
-    this.clear(context);
     const [width, height] = [this.width + 2 * this.mx, this.height + 2 * this.my];
+    size(context.canvas, width, height, this.ratio);
+    this.clear(context);
     this.job = { run: this.scene.paint(context, view, width, height), view: this.view, touched: new Set() };
   }
 
@@ -162,7 +163,7 @@ export class Surface {
   /** @param {{view: View, touched: Set<number>}} job */
   swap(job) {
     this.layers.reverse();
-    this.drawn = job.view;
+    this.drawn = { view: job.view, mx: this.mx, my: this.my };
     this.job = null;
     this.layers[0].canvas.hidden = false;
     this.layers[1].canvas.hidden = true;
@@ -172,8 +173,9 @@ export class Surface {
   /** Put the layer that was painted last to where this view has it. */
   place() {
     if (!this.drawn) return;
-    const { kx, ky, tx, ty } = between(this.drawn, this.view);
-    const left = tx - this.mx * kx, top = ty - this.my * ky;
+    const { view, mx, my } = this.drawn;
+    const { kx, ky, tx, ty } = between(view, this.view);
+    const left = tx - mx * kx, top = ty - my * ky;
     this.layers[0].canvas.style.transform = `matrix(${kx},0,0,${ky},${left},${top})`;
   }
 
@@ -184,7 +186,7 @@ export class Surface {
     this.marksDirty = true;
     for (const index of changed) this.job?.touched.add(index);
     if (!this.drawn || this.dirty) return;
-    const view = moved(this.drawn, this.mx, this.my);
+    const view = moved(this.drawn.view, this.drawn.mx, this.drawn.my);
     if (changed.length > SLICE_COST / 4 || !this.scene.touch?.(this.layers[0], view, changed)) this.dirty = true;
   }
 
@@ -287,8 +289,9 @@ function layer(host) {
 
 /** @param {HTMLCanvasElement} canvas @param {number} width @param {number} height @param {number} ratio */
 function size(canvas, width, height, ratio) {
-  canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
+  const [across, down] = [Math.round(width * ratio), Math.round(height * ratio)];
+  if (canvas.width !== across) canvas.width = across;
+  if (canvas.height !== down) canvas.height = down;
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
 }
