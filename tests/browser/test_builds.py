@@ -250,7 +250,6 @@ def test_the_graph_stays_in_sight_while_its_place_changes_its_size(
     place.world.submitter().accepted(one)
     page = open_window(place.address(one["id"]))
     expect(page.get_by_role("application")).to_be_visible()
-    page.wait_for_function("!document.querySelector('.canvas canvas').hidden")
     page.wait_for_timeout(500)
     page.evaluate(WATCH)
     for height in (700, 820, 640, 900):
