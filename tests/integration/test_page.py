@@ -5,83 +5,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Self
-from urllib.error import HTTPError
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from support.brokers import nats_server
 
 from integration.builds import build, chain, component, held
 from integration.conftest import World
-from integration.harness import JSON, ROOT, Process, Scheduler, eventually
+from integration.harness import ROOT, Process, eventually
+from integration.pages import OPENER, TOKEN, Site
 
 pytestmark = pytest.mark.integration
-_OPENER = build_opener(ProxyHandler({}))
-_TOKEN = "0123456789abcdef01234567"
-
-
-class Site:
-    """The page of a scheduler, with or without its token."""
-
-    def __init__(self, scheduler: Scheduler, token: str = "") -> None:
-        self.headers = {"authorization": f"Bearer {token}"} if token else {}
-        self.url: str = scheduler.await_log("the page is served")["address"]
-        host, _, port = self.url.removeprefix("http://").rstrip("/").rpartition(":")
-        self.address = host, int(port)
-
-    def get(self, path: str, **body: Any) -> tuple[int, Any]:
-        """Status and JSON of an answer; with a body it is an order."""
-        data = json.dumps(body).encode() if body else None
-        headers = {**self.headers, "content-type": "application/json"} if body else self.headers
-        try:
-            with _OPENER.open(Request(f"{self.url}{path}", data, headers), timeout=30) as answer:
-                return answer.status, json.load(answer)
-        except HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-    def build(self, name: str, *rest: str) -> Any:
-        """The answer to a question about a build, which must not be refused."""
-        status, answer = self.get("/".join(["api/builds", quote(name, safe=""), *rest]))
-        assert status == 200, answer
-        return answer
-
-    def stream(self, path: str) -> "Events":
-        """The events of a stream."""
-        return Events(self.address, path, self.headers)
-
-
-class Events:
-    """Events of a stream, read as they come."""
-
-    def __init__(self, address: tuple[str, int], path: str, headers: Mapping[str, str]) -> None:
-        self.socket = socket.create_connection(address, timeout=30)
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n".encode())
-        self.file = self.socket.makefile("rb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-        self.socket.close()
-
-    def until(self, name: str) -> JSON:
-        """The data of the next event of this name."""
-        event = ""
-        for line in self.file:
-            if line.startswith(b"event: "):
-                event = line[7:].strip().decode()
-            elif line.startswith(b"data: ") and event == name:
-                found: JSON = json.loads(line[6:])
-                return found
-        raise AssertionError(f"the stream has ended before {name}")
 
 
 @pytest.fixture
@@ -126,10 +63,10 @@ def test_any_instance_shows_the_builds_of_all(world: World) -> None:
             "SCHEDULER_INSTANCE": name,
             "SCHEDULER_WEB": "0",
             "SCHEDULER_WEB_ORDERS": "yes",
-            "SCHEDULER_WEB_TOKEN": _TOKEN,
+            "SCHEDULER_WEB_TOKEN": TOKEN,
         }
         schedulers[name] = world.scheduler(env=env)
-        sites[name] = Site(schedulers[name], _TOKEN)
+        sites[name] = Site(schedulers[name], TOKEN)
     for one in schedulers.values():
         one.await_log("another instance has come")
     connectors, submitter = world.connectors(), world.submitter()
@@ -189,18 +126,18 @@ def test_a_stop_ends_streams_and_waits_for_no_viewer(world: World) -> None:
 
 def test_after_a_restart_the_same_page_goes_on(world: World) -> None:
     """A session outlives it, as the token does; and the build stands where it stood."""
-    env = {"NATS_URL": world.server.url, "SCHEDULER_WEB_TOKEN": _TOKEN, "SCHEDULER_INSTANCE": "alpha"}
+    env = {"NATS_URL": world.server.url, "SCHEDULER_WEB_TOKEN": TOKEN, "SCHEDULER_INSTANCE": "alpha"}
     start = ("--store=jetstream", "--web=0")
     scheduler = world.scheduler(*start, env=env)
     connectors, submitter = world.connectors(), world.submitter()
     document = build(held("vpc::1", "gate"))
     submitter.accepted(document)
     connectors.await_requests(document["id"], "vpc::1")
-    with Site(scheduler, _TOKEN).stream(f"/api/builds/{document['id']}/stream") as stream:
+    with Site(scheduler, TOKEN).stream(f"/api/builds/{document['id']}/stream") as stream:
         assert stream.until("snapshot")["states"] == "r"
         scheduler.kill()
     scheduler = world.scheduler(*start, env=env)
-    site = Site(scheduler, _TOKEN)
+    site = Site(scheduler, TOKEN)
     eventually(lambda: site.get(f"api/builds/{document['id']}")[0] == 200)
     with site.stream(f"/api/builds/{document['id']}/stream") as stream:
         assert stream.until("snapshot")["states"] == "r"
@@ -231,7 +168,7 @@ def test_an_embedded_scheduler_prints_where_its_page_is(world: World, tmp_path: 
         scheduler.out.first(lambda line, name=name: line.startswith(name)).removeprefix(name).strip()  # type: ignore[misc]
         for name in ("broker: ", "page: ")
     )
-    with _OPENER.open(f"{page}api/builds", timeout=20) as answer:
+    with OPENER.open(f"{page}api/builds", timeout=20) as answer:
         assert json.load(answer)["builds"] == []
     example = ROOT / "scheduler" / "examples" / "create.json"
     words = ("run", str(example), "--nats-url", broker, "--simulate", "--latency=10ms")
