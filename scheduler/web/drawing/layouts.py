@@ -1,5 +1,6 @@
 """Makes layouts, and keeps them by the structure of the build."""
 
+import math
 import os
 import sys
 from functools import partial
@@ -9,6 +10,7 @@ from typing import Final
 import msgspec
 import structlog
 import trio
+from attrs import field, frozen
 
 import scheduler
 from scheduler.client.lenient import objects, text
@@ -29,10 +31,27 @@ _KEPT: Final = 32 * 1024 * 1024
 """Bytes of the layouts that are kept."""
 _PREDICTION: Final = 3.0
 """Seconds for the prediction, which has the critical path."""
+PROVISIONAL: Final = 60.0
+"""Seconds for which a layout is kept that lacks something by accident: the next one may have it."""
 
 _OURS: Final = ("SCHEDULER_", "NATS_")
 """Beginnings of the variables that are settings."""
 _WORKER: Final = "scheduler.web.drawing.worker"
+
+
+@frozen(eq=False)
+class Layout:
+    """Layout as JSON."""
+
+    body: bytes = field(repr=False)
+    """JSON, as `answers.Layout` says."""
+    until: float = math.inf
+    """Time until which it is good, Trio clock."""
+
+    @property
+    def final(self) -> bool:
+        """Whether it will always be this one."""
+        return self.until == math.inf
 
 
 class Layouts:
@@ -44,32 +63,39 @@ class Layouts:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self._kept: ByteCache[str, bytes] = ByteCache(_KEPT)
+        self._kept: ByteCache[str, Layout] = ByteCache(_KEPT)
         self._turn = trio.Lock()
         self._log = RateLimitedLog(structlog.get_logger())
 
-    async def get(self, build: str, structure: Structure) -> bytes:
-        """Return the layout of a build, as `answers.Layout` says.
+    async def get(self, build: str, structure: Structure) -> Layout:
+        """Return the layout of a build.
 
         Args:
             build: its id.
             structure: its structure; builds of the same one share the layout.
         """
-        key = structure.key
-        if (known := self._kept.get(key)) is not None:
+        if (known := self._known(structure.key)) is not None:
             return known
         async with self._turn:
-            if (known := self._kept.get(key)) is not None:
+            if (known := self._known(structure.key)) is not None:
                 return known
             executor = self._desk.executor
             wave = await executor.run(OWNER, partial(waves_of, structure.needs), long=True)
             rows = await executor.run(OWNER, partial(rows_of, wave))
             ordered = await self._ordered(rows, structure)
             critical = await self._predicted(build, structure)
-            job = partial(_written, structure, wave, ordered or rows, critical, ordered=ordered is not None)
-            made: bytes = await executor.run(OWNER, job, long=True)
-            self._kept.keep(key, made, len(made))
+            job = partial(
+                _written, structure, wave, ordered or rows, critical or [], ordered=ordered is not None
+            )
+            body: bytes = await executor.run(OWNER, job, long=True)
+            complete = ordered is not None and critical is not None
+            made = Layout(body, math.inf if complete else trio.current_time() + PROVISIONAL)
+            self._kept.keep(structure.key, made, len(body))
             return made
+
+    def _known(self, key: str) -> Layout | None:
+        known = self._kept.get(key)
+        return known if known is not None and trio.current_time() < known.until else None
 
     async def _ordered(self, rows: list[list[int]], structure: Structure) -> list[list[int]] | None:
         """Return the components of each wave in their order; None where that took too long, or failed."""
@@ -79,7 +105,7 @@ class Layouts:
         data = await self._desk.executor.run(OWNER, partial(msgspec.json.encode, task), long=True)
         # The package may be somewhere that only this process looks.
         path = os.pathsep.join((str(Path(scheduler.__file__).parents[1]), *filter(None, sys.path)))
-        command = [sys.executable, "-m", _WORKER]
+        command = [sys.executable, "-m", _WORKER, str(os.getpid())]
         # It needs to know no secret.
         env = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
         env["PYTHONPATH"] = path
@@ -98,23 +124,25 @@ class Layouts:
             return None
         if done.returncode:
             why = done.stderr.decode(errors="replace")[-500:]
-            self._log.warning("a build is drawn in plain waves: to order it failed", why=why)
+            self._log.warning(
+                "a build is drawn in plain waves: to order it failed", why=why, code=done.returncode
+            )
             return None
         found: list[list[int]] = await self._desk.executor.run(
             OWNER, partial(msgspec.json.decode, done.stdout, type=list[list[int]]), long=True
         )
         return found
 
-    async def _predicted(self, build: str, structure: Structure) -> list[int]:
-        """Return the critical path as it is predicted; empty where that is not known."""
+    async def _predicted(self, build: str, structure: Structure) -> list[int] | None:
+        """Return the critical path as it is predicted, empty where there is none; None where nobody said."""
         with trio.move_on_after(_PREDICTION):
             try:
                 plan = await self._desk.ask("plan", {"id": build})
-            except Refused:
-                return []
+            except Refused as refused:
+                return None if refused.code == "unavailable" else []
             found = (structure.index.get(text(step.get("id"))) for step in objects(plan.get("critical_path")))
             return [vertex for vertex in found if vertex is not None]
-        return []
+        return None
 
 
 async def _kill(process: trio.Process) -> None:

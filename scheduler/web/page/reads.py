@@ -145,7 +145,9 @@ class Reads:
         headers = {"etag": etag, "cache-control": "private, no-cache"}
         if etag in request.headers.get("if-none-match", ""):
             return Reply(b"", status=304, headers=headers)
-        return Reply(await self._layouts.get(build, structure), headers=headers)
+        layout = await self._layouts.get(build, structure)
+        # One that lacks something has no tag, so that it is not shown for ever.
+        return Reply(layout.body, headers=headers if layout.final else None)
 
     async def _states(self, _request: Request, build: str) -> Reply:
         found = await self._wholes.get(build)
