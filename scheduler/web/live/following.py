@@ -33,7 +33,7 @@ _ASK: Final = 2.0
 _CATCH_UP: Final = 2.0
 """Seconds between two fetches of the whole build, at least ..."""
 _SHARE: Final = 20.0
-"""... and for each second that the last one took."""
+"""... and for each second that the last one took. One that failed waited, and cost next to nothing."""
 _MOST_BYTES: Final = 4 * 1024 * 1024
 """Bytes of events that are kept until they are read; beyond that the whole build is fetched."""
 _AGAIN: Final = 5.0
@@ -111,6 +111,8 @@ class Following:
             self._bytes -= len(data)
             self._apply(table, data)
             await trio.lowlevel.checkpoint()
+        # Known now, and not when somebody reads next, which may be in two seconds.
+        self._is_behind(table)
         if table.end and not self.ended:
             self._ask.set()
 
@@ -205,17 +207,17 @@ class Following:
         while True:
             table = self.table
             if table is None or self._is_behind(table):
-                began = trio.current_time()
+                began, share = trio.current_time(), _SHARE
                 # What comes from here on is younger than the answer, or in it.
                 self._missed = False
                 try:
                     await self._fetch(began if self.fetched else float("-inf"))
                 except Refused as refused:
-                    self._missed = True
+                    self._missed, share = True, 0.0
                     self._refused(refused)
                 took = trio.current_time() - began
                 self._stir()
-                await trio.sleep(max(_CATCH_UP, _SHARE * took))
+                await trio.sleep(max(_CATCH_UP, share * took))
             else:
                 self._wanted = trio.Event()
                 with trio.move_on_after(_ASK):

@@ -22,6 +22,8 @@ _FRESH_ENDED: Final = 3.0
 """The same of a list with those that have ended: their reports are read for it."""
 _SHARE: Final = 20.0
 """Seconds for which a list is good, for each second that it took."""
+_SILENT: Final = 3.0
+"""Times of the least for which it is good at most, where an instance said nothing: to wait costs nothing."""
 _MOST_PAGES: Final = 200
 _DEADLINE: Final = 20.0
 """Seconds for all pages of a list."""
@@ -75,17 +77,21 @@ class Listings:
             now = trio.current_time()
             if self._listing is None or now >= self._until:
                 await self._renew(now)
-                took = trio.current_time() - now
-                self._until = trio.current_time() + max(_FRESH, _SHARE * took)
+                self._until = self._good_until(now, _FRESH)
             assert self._listing is not None
             return self._listing
+
+    def _good_until(self, began: float, least: float) -> float:
+        """Return until when a list is good that was begun at a time, on Trio's clock."""
+        now = trio.current_time()
+        share = _SHARE * (now - began)
+        return now + max(least, min(share, _SILENT * least) if self._silent else share)
 
     async def _renew(self, began: float) -> None:
         active, self._silent = await self._pages(everything=False)
         if began >= self._ended_until or self._active.keys() - active.keys():
             found, _ = await self._pages(everything=True)
-            took = trio.current_time() - began
-            self._ended_until = trio.current_time() + max(_FRESH_ENDED, _SHARE * took)
+            self._ended_until = self._good_until(began, _FRESH_ENDED)
             self._ended = {build: row for build, row in found.items() if row.get("status") in FINISHED}
         if self._listing is not None:
             self._discarded.add(self._listing.rows)
@@ -209,7 +215,7 @@ class Details:
         self._known: dict[str, tuple[float, Document]] = {}
 
     async def add(self, rows: Sequence[Document]) -> list[Document]:
-        """Return rows with the details of those that run; those that are not known yet come without."""
+        """Return rows with the details of those that run; what is not known yet, or has ended, has none."""
         now = trio.current_time()
         active = [text(row.get("id")) for row in rows if row.get("status") not in FINISHED][: self._MOST]
         self._known = {build: one for build, one in self._known.items() if now - one[0] < 4 * self._KEPT}
@@ -217,7 +223,12 @@ class Details:
         async with trio.open_nursery() as nursery:
             for build in old:
                 nursery.start_soon(self._look, build)
-        return [row | self._known[row["id"]][1] if row.get("id") in self._known else row for row in rows]
+        return [
+            row | self._known[row["id"]][1]
+            if row.get("id") in self._known and row.get("status") not in FINISHED
+            else row
+            for row in rows
+        ]
 
     async def _look(self, build: str) -> None:
         found: Document = {}
