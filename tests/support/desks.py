@@ -21,7 +21,7 @@ class Inline:
 
 @define
 class FakeDesk:
-    """Place to ask, with one answer for each verb."""
+    """Place to ask, with an answer for each verb, and for `VERB all` where all is asked for."""
 
     answers: dict[str, Document] = field(factory=dict)
     seconds: float = 0.0
@@ -31,13 +31,14 @@ class FakeDesk:
     executor: Inline = field(factory=Inline)
     asked: list[str] = field(factory=list)
 
-    async def ask(self, verb: str, _document: Document) -> Document:
+    async def ask(self, verb: str, document: Document) -> Document:
         """Return a copy of the answer for a verb."""
         self.asked.append(verb)
         await trio.sleep(self.seconds)
         if self.refusal is not None:
             raise self.refusal
-        return dict(self.answers[verb])
+        everything = self.answers.get(f"{verb} all") if document.get("all") else None
+        return dict(self.answers[verb] if everything is None else everything)
 
     async def beside(self, _size: int, job: Callable[[], Any]) -> Any:
         """Do work at once."""

@@ -89,9 +89,11 @@ class Listings:
 
     async def _renew(self, began: float) -> None:
         active, self._silent = await self._pages(everything=False)
-        if began >= self._ended_until or self._active.keys() - active.keys():
+        left = self._active.keys() - active.keys()
+        if began >= self._ended_until or left:
             found, _ = await self._pages(everything=True)
-            self._ended_until = self._good_until(began, _FRESH_ENDED)
+            # One whose report is being stored is in neither list: it is looked for again with the next one.
+            self._ended_until = self._good_until(began, _FRESH if left - found.keys() else _FRESH_ENDED)
             self._ended = {build: row for build, row in found.items() if row.get("status") in FINISHED}
         if self._listing is not None:
             self._discarded.add(self._listing.rows)

@@ -42,6 +42,20 @@ async def test_an_instance_that_hangs_makes_no_list_old(
     assert most / 10 < await age_of_news(silent) < most
 
 
+async def test_a_build_that_ends_is_missed_for_a_second_at_most(autojump_clock: MockClock) -> None:
+    """Though its report was not stored yet when it was looked for."""
+    desk = FakeDesk(listed("b1"))
+    listings = Listings(desk, Discarded())  # type: ignore[arg-type]
+    await listings.get()
+    await trio.sleep(1.0)
+    desk.answers = listed()
+    assert (await listings.get()).rows == []
+    desk.answers["list all"] = {"builds": [{"id": "b1", "status": "done"}]}
+    await trio.sleep(1.0)
+    [row] = (await listings.get()).rows
+    assert row["status"] == "done"
+
+
 async def test_a_build_that_has_ended_waits_for_nothing(autojump_clock: MockClock) -> None:
     """What was known of it while it ran is told no more."""
     why = {"reasons": [{"text": "no slot"}]}
