@@ -171,7 +171,7 @@ class Fleet:
                 "SCHEDULER_WEB_ORDERS": "yes",
                 "SCHEDULER_WEB_TOKEN": TOKEN,
             }
-            self.instances[name] = world.scheduler(env=env)
+            self.instances[name] = world.scheduler(env=env, ready=False)
         for one in self.instances.values():
             one.await_log("another instance has come")
         self.connectors, self.submitter = world.connectors(), world.submitter()
