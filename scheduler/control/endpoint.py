@@ -7,6 +7,7 @@ waits. The verbs are in `scheduler.control.verbs`; the functions that answer the
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Final
 
 import trio
@@ -121,7 +122,12 @@ class Control:
         self._flooded[verb].set()
 
     async def ask(
-        self, verb: str, document: Document, user: str = "", sender: str = ""
+        self,
+        verb: str,
+        document: Document,
+        user: str = "",
+        sender: str = "",
+        turns: trio.CapacityLimiter | None = None,
     ) -> Answer | Document | Relayed:
         """Answer a question or a command that comes from this process, and not over the bus.
 
@@ -130,6 +136,7 @@ class Control:
             document: the request, not yet checked.
             user: its sender, where somebody vouches for it.
             sender: its sender, who takes turns with others at other instances.
+            turns: turns of what is answered here; to wait for another instance takes none.
 
         Returns:
             The answer; that of another instance as it came.
@@ -143,7 +150,8 @@ class Control:
             answer = await self._relay.answer(verb, document, encode(document), origin)
             if answer is not None:
                 return answer
-        return await self._answer(verb, document, user)
+        async with turns or nullcontext():
+            return await self._answer(verb, document, user)
 
     def pace(self, verb: str, document: Document) -> QuestionLine:
         """Return the line in which a question waits.

@@ -20,8 +20,10 @@ from scheduler.web.board import Board
 
 DEADLINE: Final = 8.0
 """Seconds for one question."""
-_AT_ONCE: Final = 8
-"""Questions at a time."""
+_HERE: Final = 8
+"""Questions that are answered here at a time."""
+_AT_ONCE: Final = 64
+"""Questions at a time, with those that wait for other instances: one that hangs has 16 of them at most."""
 _MOST_WAITING: Final = 500
 """Questions that wait for their turn."""
 _READ_HERE: Final = 32 * 1024
@@ -42,6 +44,7 @@ class Desk:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._turns = trio.CapacityLimiter(_AT_ONCE)
+        self._here = trio.CapacityLimiter(_HERE)
 
     @property
     def executor(self) -> Executor:
@@ -87,7 +90,7 @@ class Desk:
         try:
             with scope:
                 async with self._turns:
-                    return await control.ask(verb, document, user, "page")
+                    return await control.ask(verb, document, user, "page", self._here)
             late = f"not done within {deadline:g} s" if console.control is control else "the scheduler stops"
             raise Refused("unavailable", f"{late}; it may be done yet")
         except (StoreError, BusError) as error:
