@@ -38,6 +38,10 @@ class _Entry:
     whole: Whole | None = None
     until: float = float("-inf")
     used: float = 0.0
+    refused: Refused | None = None
+    """Why it was not had the last time ..."""
+    refused_at: float = float("-inf")
+    """... and when."""
     turn: trio.Lock = field(factory=trio.Lock)
 
 
@@ -71,14 +75,14 @@ class Wholes:
             Refused: there is no such build, or its owner does not answer.
         """
         entry = self._entries.setdefault(build, _Entry())
-        entry.used = trio.current_time()
+        entry.used = asked = trio.current_time()
         self._kept.set()
         self._entries.move_to_end(build)
         try:
             async with entry.turn:
                 now = trio.current_time()
                 if entry.whole is None or now >= entry.until or entry.whole.at < since:
-                    found = await self._fetch(build, entry.whole)
+                    found = await self._fetch_once(build, entry, asked)
                     took = trio.current_time() - now
                     least = _ENDED if "ended" in found.answer else _FRESH
                     self._discard(entry)
@@ -90,6 +94,16 @@ class Wholes:
         finally:
             self._forget()
         return found
+
+    async def _fetch_once(self, build: str, entry: _Entry, asked: float) -> Whole:
+        """Fetch a build, unless that was refused since ``asked``: who waited would wait for nothing again."""
+        if entry.refused is not None and entry.refused_at >= asked:
+            raise Refused(entry.refused.code, str(entry.refused))
+        try:
+            return await self._fetch(build, entry.whole)
+        except Refused as refused:
+            entry.refused, entry.refused_at = Refused(refused.code, str(refused)), trio.current_time()
+            raise
 
     def note(self, build: str, summary: Mapping[str, Any]) -> None:
         """Note a later answer to ``get``: a build whose status is another one is not good any more."""
