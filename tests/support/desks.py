@@ -36,7 +36,8 @@ class FakeDesk:
         self.asked.append(verb)
         await trio.sleep(self.seconds)
         if self.refusal is not None:
-            raise self.refusal
+            # A new one each time: one that was raised keeps the frames that it came through.
+            raise Refused(self.refusal.code, str(self.refusal))
         everything = self.answers.get(f"{verb} all") if document.get("all") else None
         return dict(self.answers[verb] if everything is None else everything)
 
