@@ -3,8 +3,9 @@
 import json
 import re
 
+import pytest
 from integration.builds import build, chain, component, held
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from browser.conftest import OpenWindow, Place
 
@@ -99,3 +100,35 @@ def test_a_page_survives_an_outage_of_the_broker(place: Place, open_window: Open
     expect(page.locator("#banner")).to_be_hidden()
     connectors.release("go")
     expect(page.locator("#status")).to_contain_text("done")
+
+
+@pytest.mark.parametrize(
+    ("tab", "sight"),
+    [("graph", "[role=application]"), ("timeline", "[role=application]"), ("events", "tbody tr")],
+    ids=["graph", "timeline", "events"],
+)
+def test_a_view_that_could_not_be_had_comes_by_itself(
+    place: Place, open_window: OpenWindow, tab: str, sight: str
+) -> None:
+    """It says why it is not there, as while the owner of its build is away, until that is over."""
+    place.world.connectors()
+    submitter = place.world.submitter()
+    one = chain(held("vpc::1", "go"), component("network::2"))
+    submitter.accepted(one)
+    page = open_window(f"{place.url}login")
+    refusal = json.dumps({"error": "unavailable", "message": "its owner does not answer"})
+    away = True
+
+    def answer(route: Route) -> None:
+        if away:
+            route.fulfill(status=503, content_type="application/json", body=refusal)
+        else:
+            route.continue_()
+
+    page.route(re.compile("/api/builds/"), answer)
+    page.goto(place.address(one["id"], tab))
+    expect(page.locator("#view [role=alert]")).to_contain_text("its owner does not answer")
+    expect(page.locator("#banner")).to_contain_text("Connecting again")
+    away = False
+    expect(page.locator(f"#view {sight}").first).to_be_visible()
+    expect(page.locator("#banner")).to_be_hidden()

@@ -106,6 +106,8 @@ class BuildPage {
     if (data.status?.now !== undefined) this.skew = data.status.now - Date.now() / 1000;
     if (data.trouble !== undefined && data.trouble !== null) this.banner(data.trouble && `What is shown may be old: ${plain(data.trouble, 400)}`, "trouble");
     this.board.show(this.status, this.now());
+    // What could not be had while the owner was away can be had now.
+    if (data.trouble === "" && this.root.querySelector(":scope > [role=alert]")) this.show(this.tab, this.address().component, true);
     this.view?.update?.(data);
     const open = this.panel.isOpen && this.model ? this.model.indexOf(this.panel.component) : -1;
     if (this.panel.isOpen && (data.states || data.rows.some((/** @type {any} */ [index]) => index === open))) this.refreshPanel();
