@@ -11,7 +11,6 @@ its request, `scheduler.dispatch.router` decides which replies are meant for it.
 
 from collections.abc import Callable
 from enum import Enum
-from math import inf
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -141,7 +140,7 @@ class Call:
         self.maybe_out = False
         """Whether somebody may have the request although the last copy of it was not received: it was sent
         before, by this process or an earlier one."""
-        self.repeated_at = -inf
+        self.repeated_at = 0.0
         """When the request was handed to the bus last that somebody may have had before (Trio's clock, s)."""
         self.reached = False
         """Whether it is known that the broker had it; noted by the store that finds out."""

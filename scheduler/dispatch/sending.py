@@ -125,10 +125,7 @@ class Sending:
             call.deliver(_refused(error))
 
     def publish_again(self, call: Call) -> bool:
-        """Hand a request to the bus once more, that a connector may have; return whether the bus took it.
-
-        Where it did not, nothing has changed: the reply is awaited as before.
-        """
+        """Hand a request that a connector may have to the bus again; False: not taken, and nothing changed."""
         try:
             self._publish(call)
         except BusError as error:

@@ -26,13 +26,7 @@ from scheduler.errors import (
 from scheduler.journal.events import Loading, Rekeyed, Released
 from scheduler.journal.history import History
 from scheduler.journal.orders import ORDER_CARRIED_OUT
-from scheduler.journal.records import (
-    Headings,
-    Position,
-    Status,
-    decode_record,
-    read_headers,
-)
+from scheduler.journal.records import Headings, Position, Status, decode_record, read_headers
 from scheduler.recovery import crash_loops
 from scheduler.recovery.replaying import Replayer
 from scheduler.runtime.pace import paced

@@ -227,7 +227,7 @@ def compare(prometheus: Prometheus, open_window: OpenWindow, total: int) -> None
         "sum by (state) (scheduler_build_components)",
         "sum by (outcome) (rate(scheduler_components_total[15s]))",
     )
-    fields = {}
+    fields: dict[str, str] = {}
     for number, expression in enumerate(shown):
         fields |= {f"g{number}.expr": expression, f"g{number}.tab": "0", f"g{number}.range_input": "3m"}
     if FULL:

@@ -57,7 +57,7 @@ async def test_a_build_whose_owner_is_back_before_its_turn_is_left_to_it(
     async with plant.run(ignore) as process:
         assert (await process.submit(document("a")))["status"] == "accepted"
         await trio.sleep(2)
-        before = process.service.persistence.fleet.instance
+        before = process.service.persistence.instance
     back: set[str] = set()
     monkeypatch.setattr(Fleet, "owners", lambda fleet: frozenset({fleet.instance, *back}))
     last = LogReader.last

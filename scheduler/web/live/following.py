@@ -91,6 +91,9 @@ class Following:
             return table is not None and bool(table.end)
         if table is None or table.behind or self.summary.get("status") not in FINISHED:
             return False
+        if self.summary.get("report"):
+            # It is being stored. Nobody would be told any more that it is there, and when the build ended.
+            return False
         return table.sequence >= whole(self.summary.get("seq"))
 
     async def run(self) -> None:

@@ -57,3 +57,28 @@ async def test_a_build_is_fetched_at_once_when_another_one_has_it(autojump_clock
         await trio.sleep(0.1)
         await following.read()
         assert await until(lambda: following.fetched > 1, 10) < 0.1
+
+
+async def test_it_is_followed_until_its_report_is_out(autojump_clock: MockClock) -> None:
+    """Otherwise the page would say for ever that the report waits, and nothing of when the build ended."""
+    async with followed() as (following, desk, bus):
+
+        async def look(seconds: float) -> bool:
+            with trio.move_on_after(seconds):
+                while not following.ended:
+                    await following.read()
+                    await trio.sleep(0.1)
+            return following.ended
+
+        desk.answers["get"] |= {"status": "done", "seq": 2, "report": "waits: it is being stored"}
+        told = {
+            "build": "b1",
+            "source": "alpha",
+            "events": [{"seq": 2, "event": "finished", "status": "done"}],
+        }
+        bus.deliver("scheduler.event.b1", encode(told))
+        assert not await look(5.0)
+        assert following.summary["status"] == "done"
+        del desk.answers["get"]["report"]
+        desk.answers["get"]["ended"] = 1_800_000_000.0
+        assert await look(1.0)
