@@ -6,6 +6,7 @@ flag, variable or command; 124: `wait` timed out; 128 plus the signal's number: 
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from cyclopts import App
 
 OK, FAILED, USAGE = 0, 1, 2
+_FIRST = 1
+"""Number of the first process of a container."""
 _COMPLETE = "__complete"
 """Command by which a shell asks for completions."""
 _HELP_ALL = "--help-all"
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Without arguments the service runs; at a terminal an overview is printed instead.
     """
+    if os.getpid() == _FIRST:
+        _heed_termination()
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     if tokens == ["--version"]:
         # Answered without loading anything.
@@ -66,6 +71,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def _heed_termination() -> None:
+    """End by SIGTERM, as any other process does, until the command handles it.
+
+    For the first process the system ignores a signal without a handler. A container that is stopped while it
+    starts would go on, and be killed at the end of its grace period.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 def _forget_empty_variables() -> None:

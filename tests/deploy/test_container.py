@@ -2,13 +2,25 @@
 
 import fnmatch
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from scheduler import __version__
 
+STARTS = """
+import os, signal, sys
+from scheduler import cli
+
+number, own = int(sys.argv[1]), os.getpid()
+os.getpid = lambda: number or own
+cli._dispatch = lambda tokens: os.kill(own, signal.SIGTERM)
+sys.exit(cli.main(["serve"]))
+"""
+"""A command that is sent SIGTERM before it handles any signal, as process 1 or as it is."""
 ROOT = Path(__file__).parents[2]
 LINES = re.sub(r"\\\n", " ", (ROOT / ".ci" / "Containerfile").read_text()).splitlines()
 
@@ -58,3 +70,10 @@ def test_the_recipe_is_checked_in() -> None:
     copied = [source for line in words("COPY") if "--from=build" not in line for source in line[:-1]]
     ask = ["git", "check-ignore", ".ci/Containerfile", ".dockerignore", *copied]
     assert subprocess.run(ask, cwd=ROOT, capture_output=True, check=False).stdout == b""
+
+
+@pytest.mark.parametrize(("number", "code"), [(1, 128 + signal.SIGTERM), (0, -signal.SIGTERM)])
+def test_a_container_that_is_stopped_while_it_starts_ends_at_once(number: int, code: int) -> None:
+    """By a handler of ours: for process 1, and for it alone, the system ignores a signal that has none."""
+    started = [sys.executable, "-c", STARTS, str(number)]
+    assert subprocess.run(started, cwd=ROOT, timeout=30, check=False).returncode == code
