@@ -74,8 +74,11 @@ class Post:
             self._settled_at = trio.current_time() + _SETTLING
 
     def _publish(self) -> None:
-        """Hand the bus what it takes of those that are not sent, in their order."""
-        while self._unsent and trio.current_time() >= self._settled_at:
+        """Hand the bus what it takes of those that are not sent, in their order.
+
+        None while there is no connection: the bus would send it as soon as there is one.
+        """
+        while self._unsent and self._bus.connected and trio.current_time() >= self._settled_at:
             letter = self._unsent[0]
             try:
                 letter.outgoing = self._bus.publish(letter.subject, letter.body)

@@ -88,6 +88,24 @@ async def test_a_full_bus_is_waited_for(autojump_clock: MockClock) -> None:
     assert [message.subject for message in bus.published] == ["other", "a.b"]
 
 
+@pytest.mark.parametrize("wait", [0.0, 60.0])
+async def test_a_reply_of_an_outage_leaves_some_seconds_after_the_reconnect(
+    fake_bus: FakeBus, autojump_clock: MockClock, wait: float
+) -> None:
+    """By then its reader is back, or the stream that keeps it has a leader; core NATS would lose it."""
+    async with trio.open_nursery() as nursery:
+        post = Post(fake_bus, nursery)
+        fake_bus.disconnect()
+        post.send("a.b", b"reply")
+        await trio.sleep(wait)
+        fake_bus.reconnect()
+        await trio.sleep(2.9)
+        assert not fake_bus.published
+        with trio.fail_after(5):
+            await post.emptied()
+    assert [message.subject for message in fake_bus.published] == ["a.b"]
+
+
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("backend", ["trio", "thread", "asyncio"])
 async def test_a_request_that_is_done_is_freed_by_reference_counts(
