@@ -24,6 +24,8 @@ from scheduler.deploy.keys import BadKey, make_keys
 from scheduler.errors import InvalidSettings
 
 _PRIVATE: Final = 0o700
+_READABLE: Final = 0o644
+"""Mode of files without secrets, whatever the process's mask: services read them as users of their own."""
 _NAMED: Final = 5
 """Files that are there already, of which a complaint names so many."""
 
@@ -81,6 +83,8 @@ def _write(kind: Kind, extras: Extras, folder: Path, *, force: bool) -> int:
     for name, file in new.items():
         if not write_output(folder / name, (file.text.encode(),), private=file.secret):
             return 1
+        if not file.secret:
+            (folder / name).chmod(_READABLE)
         if file.owner is not None:
             os.chown(folder / name, *file.owner)
     complain(f"written: {folder}, {len(new)} files; what is in {KEYS}/ and broker.env is secret")

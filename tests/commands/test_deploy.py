@@ -1,5 +1,6 @@
 """``scheduler deploy`` as it is called: what it prints, what it writes, and what it never overwrites."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_the_files_are_written(capsys: pytest.CaptureFixture[str], tmp_path: Pat
         assert private is (name.startswith("keys/") or name == "broker.env"), name
     assert stat.S_IMODE((folder / "keys").stat().st_mode) == 0o700
     assert {"keys/scheduler.nk", "keys/operator.nk", "keys/route.password", ".gitignore"} <= set(found)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_services_can_read_their_configuration(tmp_path: Path, mask: int) -> None:
+    """As users of their own, also where somebody's mask would keep all others from reading it."""
+    before = os.umask(mask)
+    try:
+        assert cli.main(["deploy", "compose", "--output", str(tmp_path / "deploy")]) == 0
+    finally:
+        os.umask(before)
+    for name in public_files("compose"):
+        assert stat.S_IMODE((tmp_path / "deploy" / name).stat().st_mode) == 0o644, name
 
 
 def test_all_of_it_is_printed_without_any_private_key(capsys: pytest.CaptureFixture[str]) -> None:
