@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +24,27 @@ from scheduler.deploy.keys import Keys
 from scheduler.deploy.templates import monitoring_file
 
 
+def bound(service: dict[str, Any]) -> list[tuple[str, str]]:
+    """The files that a service mounts, and their places in its container."""
+    found = []
+    for volume in service.get("volumes", ()):
+        if volume.startswith("./"):
+            source, target, mode = volume.split(":")
+            assert mode == "ro"
+            found.append((source.removeprefix("./"), target))
+    return found
+
+
+def test_compose_has_only_what_podman_compose_knows() -> None:
+    """It passes over `configs` without a word: a broker would then run with the configuration of its image."""
+    for service in [compose(FULL), *compose(FULL)["services"].values()]:
+        assert "configs" not in service
+    for name in ("nats-0", "nats-1", "nats-2"):
+        broker = compose(FULL)["services"][name]
+        [(source, target)] = bound(broker)
+        assert (source, broker["command"]) == ("nats-server.conf", ["--config", target])
+
+
 @each
 def test_all_that_compose_mounts_is_written(tmp_path: Path, keys: Keys, extras: Extras) -> None:
     """Each file, and nothing else; and each service has only what is declared."""
@@ -32,14 +54,12 @@ def test_all_that_compose_mounts_is_written(tmp_path: Path, keys: Keys, extras: 
         folder = write(tmp_path / "deploy", "compose", keys, extras)
         files |= {f"certificates/{path.name}" for path in certify(folder).iterdir()}
     found = compose(extras)
-    for kind in ("configs", "secrets"):
-        mounted = {
-            one["source"] if isinstance(one, dict) else one
-            for service in found["services"].values()
-            for one in service.get(kind, ())
-        }
-        assert mounted == found[kind].keys()
-        assert {one["file"] for one in found[kind].values()} <= files
+    declared = {one["file"] for one in found["secrets"].values()}
+    given = {name for service in found["services"].values() for name in service.get("secrets", ())}
+    assert given == found["secrets"].keys()
+    mounted = {source for service in found["services"].values() for source, _ in bound(service)}
+    assert declared | mounted <= files
+    assert {name for name in files if name.startswith("monitoring/")} <= mounted
     settings = found["services"]["scheduler-1"]["environment"]
     given = {f"/run/secrets/{name}" for name in found["services"]["scheduler-1"]["secrets"]}
     assert {value for value in settings.values() if value.startswith("/run/")} == given
@@ -65,7 +85,7 @@ def test_prometheus_scrapes_every_scheduler_under_the_name_that_rules_expect(kin
 def test_grafana_finds_its_dashboard_and_data() -> None:
     """Where the files that provision it say; and nobody logs in by a known password."""
     files, grafana = public_files("compose"), compose()["services"]["grafana"]
-    places = {one["source"]: one["target"] for one in grafana["configs"]}
+    places = {Path(source).stem: place for source, place in bound(grafana)}
     [provider] = yaml.safe_load(files["monitoring/dashboards.yaml"])["providers"]
     assert str(Path(places["dashboard"]).parent) == provider["options"]["path"]
     assert places["datasource"].startswith("/etc/grafana/provisioning/datasources/")

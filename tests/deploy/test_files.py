@@ -234,8 +234,12 @@ def test_compose_has_three_of_each() -> None:
     for name, service in usual.items():
         variable = "NATS_SERVER_NAME" if name.startswith("nats") else "SCHEDULER_INSTANCE"
         assert service["environment"][variable] == name
-    stores = [services[f"nats-{number}"]["volumes"] for number in range(3)]
-    assert stores == [[f"nats-{number}:/data"] for number in range(3)]
+    for number in range(3):
+        broker = services[f"nats-{number}"]
+        assert f"nats-{number}:/data" in broker["volumes"]
+        # Each can be reached: connectors go on when any one of them is gone.
+        assert broker["ports"] == [f"127.0.0.1:{4222 + number}:4222"]
+        assert f"nats://127.0.0.1:{4222 + number}" in public_files("compose")["compose.yaml"]
 
 
 @pytest.mark.parametrize("name", ["nats", "scheduler"])

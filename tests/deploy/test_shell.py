@@ -22,6 +22,8 @@ EXPECTED: dict[Kind, list[str]] = {
         "docker compose up --detach --wait",
         "docker compose exec scheduler-0 scheduler instances",
         "docker compose --profile monitoring up --detach --wait",
+        "docker compose stop scheduler-0 scheduler-1 scheduler-2",
+        "docker compose --profile monitoring down",
     ],
     "systemd": ["systemctl daemon-reload", "systemctl enable --now nats-server.service scheduler.service"],
     "kubernetes": [
