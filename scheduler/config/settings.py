@@ -58,6 +58,8 @@ LogFormat: TypeAlias = Literal["auto", "json", "console"]
 DEFAULT_SERVERS: Final = (DEFAULT_SERVER,)
 
 _NAME = re.compile(r"[A-Za-z0-9._@:-]{1,128}")
+_NO_HOME = Path("/nonexistent")
+"""Home of users that have none, as Debian names it: nothing can be made there."""
 _DAY = 86_400.0
 _MEBIBYTE = 1024 * 1024
 _GIBIBYTE = 1024 * _MEBIBYTE
@@ -66,8 +68,14 @@ _AN_HOUR = Range(0.001, 3_600.0, duration=True)
 
 
 def default_data_dir() -> Path:
-    """Return this user's data directory, which an embedded broker uses by default."""
-    return platformdirs.user_data_path("scheduler", appauthor=False)
+    """Return this user's data directory, which an embedded broker uses by default.
+
+    A user without a home, as in many containers, has none, and needs none to run the service.
+    """
+    try:
+        return platformdirs.user_data_path("scheduler", appauthor=False)
+    except RuntimeError:
+        return _NO_HOME / "scheduler"
 
 
 def _default_name() -> str:

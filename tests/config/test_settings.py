@@ -1,5 +1,6 @@
 """Settings, and the flags and variables they come from."""
 
+import pwd
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,18 @@ def test_the_defaults_are_those_of_the_specification() -> None:
     assert (settings.templates, settings.unresolved) == ("all", "error")
     assert not settings.embedded
     assert settings.data_dir.is_absolute()
+
+
+def test_a_user_without_a_home_has_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container under a number that nobody has: a service that keeps nothing there runs all the same."""
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"uid not found: {number}")
+
+    for name in ("HOME", "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert Settings().data_dir == Path("/nonexistent/scheduler")
 
 
 def test_the_flags_have_the_defaults_of_the_settings() -> None:
