@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import textwrap
 import time
 import zipfile
 from pathlib import Path
@@ -252,6 +253,40 @@ def container(session: nox.Session) -> None:
     # The health check of `scheduler deploy compose` is run by Python, and spans need the extra.
     imports = "import http.client, opentelemetry.exporter.otlp.proto.http, opentelemetry.sdk.trace"
     session.run(builder, *bare, "--entrypoint", "python", image, "-Ic", imports, external=True)
+    serve = [builder, *bare, "--detach", image, "serve", "--embedded", "--data-dir", "/tmp/data"]  # noqa: S108
+    serve += ["--metrics", "9464"]
+    for ready in (False, True):
+        _serve(session, builder, serve, ready=ready)
+
+
+def _serve(session: nox.Session, builder: str, serve: list[str], *, ready: bool) -> None:
+    """Start a scheduler in a container, and stop it: at once, or when it is healthy as a deployment asks."""
+    text = Path("scheduler/deploy/shipped/compose.yaml").read_text()
+    [probe] = re.findall(r"(?s)      - -ISc\n      - \|\n(.*?)\n    interval:", text)
+    ask = ["python", "-ISc", textwrap.dedent(probe)]
+    # Without --rm: its exit code is asked for when it has ended.
+    command = [word for word in serve if word != "--rm"]
+    name = _output(command)
+    try:
+        deadline = time.monotonic() + 60
+        while ready and _output([builder, "exec", name, *ask], check=False) is None:
+            if time.monotonic() > deadline:
+                session.error(f"{' '.join(command)}: not healthy within a minute")
+            time.sleep(0.5)
+        _output([builder, "stop", "-t", "30", name])
+        code = _output([builder, "inspect", "--format", "{{.State.ExitCode}}", name])
+        # Before it handles signals it ends by the signal. 137: it was killed at the end of the 30 s.
+        if code not in ({"0"} if ready else {"0", "143"}):
+            session.error(f"{' '.join(command)}: exit code {code} after SIGTERM")
+        session.log(f"served, {'healthy, ' if ready else ''}and stopped with {code}")
+    finally:
+        _output([builder, "rm", "--force", name])
+
+
+def _output(command: list[str], *, check: bool = True) -> str | None:
+    """What a command prints; None where it fails and need not succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=check)  # noqa: S603
+    return None if done.returncode else done.stdout.strip()
 
 
 def _works(builder: str) -> bool:
