@@ -269,7 +269,7 @@ def _serve(session: nox.Session, builder: str, serve: list[str], *, ready: bool)
     name = _output(command)
     try:
         deadline = time.monotonic() + 60
-        while ready and _output([builder, "exec", name, *ask], check=False) is None:
+        while ready and not _succeeds([builder, "exec", name, *ask]):
             if time.monotonic() > deadline:
                 session.error(f"{' '.join(command)}: not healthy within a minute")
             time.sleep(0.5)
@@ -283,18 +283,21 @@ def _serve(session: nox.Session, builder: str, serve: list[str], *, ready: bool)
         _output([builder, "rm", "--force", name])
 
 
-def _output(command: list[str], *, check: bool = True) -> str | None:
-    """What a command prints; None where it fails and need not succeed."""
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=check)  # noqa: S603
-    return None if done.returncode else done.stdout.strip()
+def _output(command: list[str]) -> str:
+    """Run a command that has to succeed; return what it prints."""
+    return subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout.strip()  # noqa: S603
 
 
 def _works(builder: str) -> bool:
     """Whether a builder of images is there, and the service that it needs."""
     if shutil.which(builder) is None:
         return False
-    asked = subprocess.run([builder, "info"], capture_output=True, timeout=60, check=False)  # noqa: S603
-    return asked.returncode == 0
+    return _succeeds([builder, "info"])
+
+
+def _succeeds(command: list[str]) -> bool:
+    """Whether a command ends with 0."""
+    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0  # noqa: S603
 
 
 @nox.session

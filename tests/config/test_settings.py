@@ -50,7 +50,7 @@ def test_the_defaults_are_those_of_the_specification() -> None:
 
 
 def test_a_user_without_a_home_has_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container under a number that nobody has: a service that keeps nothing there runs all the same."""
+    """As in a container under a number that nobody has: a service that keeps nothing there runs as ever."""
 
     def unknown(number: int) -> None:
         raise KeyError(f"uid not found: {number}")

@@ -36,7 +36,7 @@ def bound(service: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def test_compose_has_only_what_podman_compose_knows() -> None:
-    """It passes over `configs` without a word: a broker would then run with the configuration of its image."""
+    """It passes over `configs` without a word: a broker would then run as its image is configured."""
     for service in [compose(FULL), *compose(FULL)["services"].values()]:
         assert "configs" not in service
     for name in ("nats-0", "nats-1", "nats-2"):
