@@ -52,6 +52,7 @@ class Companion(NatsBus):
             )
         )
         self._first = first
+        self._purpose = name
         self._instead = instead
         self._on_failure = on_failure
         self._said: set[str] = set()
@@ -81,6 +82,8 @@ class Companion(NatsBus):
             self.say_failure(f"{shown}: {reason}")
 
     def _note_connection(self) -> None:
+        if self._said:
+            log.info("a second connection is up again", purpose=self._purpose, url=self.url)
         self._said.clear()
 
     def _note_loss(self, reason: str) -> None:

@@ -98,6 +98,22 @@ def _says_so(line: Mapping[str, object]) -> bool:
     return str(line["event"]).startswith("no second connection: questions")
 
 
+@pytest.mark.parametrize("failed", [False, True])
+async def test_the_end_of_what_was_warned_of_is_told(nats_server: NatsServer, failed: bool) -> None:
+    """A connection that could not be opened, and then is, is a line; one that only comes back is none."""
+    async with both(nats_server) as (_, beside):
+        await answering(beside)
+        if failed:
+            beside.say_failure("a test")
+        with capture_logs() as logs:
+            assert beside._connection is not None
+            before = beside.generation
+            beside._connection.lose("a test")
+            await eventually(lambda: beside.connected and beside.generation > before)
+    told = [line for line in logs if line["event"] == "a second connection is up again"]
+    assert [line["purpose"] for line in told] == (["questions"] if failed else [])
+
+
 async def test_while_the_further_connection_is_away_the_first_one_stands_in(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
