@@ -18,6 +18,11 @@ from scheduler.runtime.logger import Logger
 _SETTLING: Final = 3.0
 """Seconds after a reconnect in which no reply is sent: its reader may not be back yet, and core NATS keeps
 nothing."""
+_AGAIN_AFTER: Final = 12.0
+"""Seconds after which a reply of an outage is sent once more. After all brokers were away, the stream that
+captures replies has no leader for some seconds, and confirms nothing to us."""
+_OWN: Final = "scheduler.reply."
+"""Beginning of subjects that answer one attempt: there, and nowhere else, a reply may come twice."""
 _NO_ROOM: Final = 0.1
 _CONFIRMING: Final = 60.0
 """Seconds for replies to reach the broker, once there is a connection."""
@@ -34,6 +39,8 @@ class _Letter:
     body: bytes
     outgoing: Outgoing | None = None
     tries: int = 0
+    held: bool = False
+    """Whether it had to wait for a connection, or was sent over one that was lost."""
     no_room_until: float | None = None
     """Time until which room is waited for, on Trio's clock; None: there was room, so far."""
 
@@ -57,7 +64,7 @@ class Post:
     def send(self, subject: str, body: bytes) -> None:
         """Send a reply; synchronous."""
         self._under_way += 1
-        self._unsent.append(_Letter(subject, body))
+        self._unsent.append(_Letter(subject, body, held=not self._is_settled))
         self._publish()
         if self._under_way and not self._is_attended:
             self._is_attended = True
@@ -73,12 +80,16 @@ class Post:
         if self._bus.generation > 1:
             self._settled_at = trio.current_time() + _SETTLING
 
+    @property
+    def _is_settled(self) -> bool:
+        return self._bus.connected and trio.current_time() >= self._settled_at
+
     def _publish(self) -> None:
         """Hand the bus what it takes of those that are not sent, in their order.
 
         None while there is no connection: the bus would send it as soon as there is one.
         """
-        while self._unsent and self._bus.connected and trio.current_time() >= self._settled_at:
+        while self._unsent and self._is_settled:
             letter = self._unsent[0]
             try:
                 letter.outgoing = self._bus.publish(letter.subject, letter.body)
@@ -124,14 +135,25 @@ class Post:
             if outgoing.refused is not None:
                 self._give_up(letter, outgoing.refused)
             elif confirmed and outgoing.generation == self._bus.generation:
+                if letter.held and letter.subject.startswith(_OWN):
+                    self._nursery.start_soon(self._send_again, letter)
                 self._end()
             elif letter.tries < _TRIES:
+                letter.held = True
                 self._unsent.append(letter)
             else:
                 log.error(
                     "a reply may be lost: the connection to the broker does not last", subject=letter.subject
                 )
                 self._end()
+
+    async def _send_again(self, letter: _Letter) -> None:
+        """Send a reply once more that the broker has, as it may have reached nobody; nothing waits for it."""
+        await trio.sleep(_AGAIN_AFTER)
+        try:
+            self._bus.publish(letter.subject, letter.body)
+        except BusError as error:
+            log.debug("a reply was not sent once more", subject=letter.subject, reason=str(error))
 
     async def _flushed(self) -> bool:
         """Wait for the broker's word; false where it stalls, which the bus will find out, and connect again.

@@ -106,6 +106,34 @@ async def test_a_reply_of_an_outage_leaves_some_seconds_after_the_reconnect(
     assert [message.subject for message in fake_bus.published] == ["a.b"]
 
 
+@pytest.mark.parametrize(
+    ("subject", "outage", "times"),
+    [
+        ("scheduler.reply.k.aws.1", True, 2),
+        ("scheduler.reply.k.aws.1", False, 1),
+        ("vpc.create.aws.done", True, 1),
+    ],
+)
+async def test_a_reply_of_an_outage_is_sent_once_more(
+    fake_bus: FakeBus, autojump_clock: MockClock, subject: str, outage: bool, times: int
+) -> None:
+    """When the stream that keeps it has a leader; not where it could be another attempt's."""
+    async with trio.open_nursery() as nursery:
+        post = Post(fake_bus, nursery)
+        if outage:
+            fake_bus.disconnect()
+        post.send(subject, b"reply")
+        if outage:
+            fake_bus.reconnect()
+        with trio.fail_after(5):
+            await post.emptied()
+        assert len(fake_bus.published) == 1
+        await trio.sleep(11.9)
+        assert len(fake_bus.published) == 1
+        await trio.sleep(1)
+    assert [message.subject for message in fake_bus.published] == [subject] * times
+
+
 @pytest.mark.parametrize("fails", [False, True])
 @pytest.mark.parametrize("backend", ["trio", "thread", "asyncio"])
 async def test_a_request_that_is_done_is_freed_by_reference_counts(
