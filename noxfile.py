@@ -126,7 +126,7 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Open the page in an installed Chromium; with SCREENSHOTS=1 take the pictures of the documents anew."""
+    """Open the page in an installed Chromium; SCREENSHOTS=1 and SESSION=1 take the documents' pictures."""
     install(session, "browser")
     if not any(shutil.which(name) for name in CHROMIUM):
         session.skip(f"NO PAGE WAS TRIED IN A BROWSER: none of {', '.join(CHROMIUM)} is installed")

@@ -125,7 +125,7 @@ class Sending:
             call.deliver(_refused(error))
 
     def publish_again(self, call: Call) -> bool:
-        """Hand a request that a connector may have to the bus again; False: not taken, and nothing changed."""
+        """Hand the bus a request again that a connector may have; False: not taken, nothing has changed."""
         try:
             self._publish(call)
         except BusError as error:
