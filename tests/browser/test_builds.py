@@ -258,3 +258,18 @@ def test_the_graph_stays_in_sight_while_its_place_changes_its_size(
     looked, bare = page.evaluate("[window.looked, window.bare]")
     assert looked > 10
     assert bare == 0
+
+
+def test_times_are_those_of_the_reader_and_say_so(place: Place, open_window: OpenWindow) -> None:
+    """Two who talk about a build may sit in two time zones."""
+    place.world.connectors()
+    one = build(held("vpc::1", "never"))
+    place.world.submitter().accepted(one)
+    hours = set()
+    for zone in ("Asia/Tokyo", "America/New_York"):
+        page = open_window(place.address(one["id"]), timezone_id=zone)
+        expect(page.locator("footer")).to_contain_text(f"Times: {zone}")
+        figures = page.locator("#figures")
+        expect(figures).to_contain_text(re.compile(r"\d\d:\d\d:\d\d"))
+        hours.add(re.findall(r"(\d\d):\d\d:\d\d", figures.inner_text())[-1])
+    assert len(hours) == 2

@@ -623,7 +623,7 @@ def _heartbeats_that_are_not_heard() -> list[Patch]:
 def _sent_again_whatever_is_named() -> list[Patch]:
     """A connector that is back gets what it names, also where that was given up."""
 
-    def generous(_: Returned, call: Call) -> bool:
+    def generous(_: Returned, call: Call, __: float) -> bool:
         call.publish()
         return True
 

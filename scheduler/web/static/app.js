@@ -27,7 +27,14 @@ async function showUser() {
   }
 }
 
+/** Say whose clock all times are by: two who talk about a build may sit in two time zones. */
+function showZone() {
+  const element = document.getElementById("zone");
+  if (element) element.textContent = `Times: ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
+}
+
 const page = document.body.dataset.page;
+showZone();
 showUser();
 if (page === "builds") showBuilds(banner);
 else if (page === "build") showBuild(banner);
