@@ -151,7 +151,7 @@ def upgrade(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Simulate 20,000 seeds (`tests` runs 300), or those in SIMULATION_SEEDS."""
+    """Simulate 20,000 seeds (`tests` runs 200), or those in SIMULATION_SEEDS."""
     install(session, "test")
     seeds = os.environ.get("SIMULATION_SEEDS", "0:20000")
     session.run("pytest", *PARALLEL, "tests/simulation", *session.posargs, env={"SIMULATION_SEEDS": seeds})

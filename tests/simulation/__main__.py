@@ -1,7 +1,8 @@
 """``python -m simulation SEED [WORD ...]``: what happens with a seed, only lines with one of the words.
 
 ``python -m simulation FIRST:END``: which seeds break a promise. ``--digest SEED ...``: a hash of each trace.
-``--catch``: seek a seed that catches each mutant, and keep it.
+``--catch``: seek a seed that catches each mutant, and keep it. ``--reach``: seek seeds that meet all that is
+wanted, and keep them.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 from simulation.catching import seek
 from simulation.driver import simulate
 from simulation.judging import chosen, judge, judge_all
+from simulation.reaching import cover
 from simulation.trace import Step
 
 
@@ -46,6 +48,9 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--catch":
         for line in seek():
             print(line, flush=True)
+        return 0
+    if arguments[0] == "--reach":
+        print(cover())
         return 0
     seeds = chosen(arguments[0])
     if len(seeds) > 1:

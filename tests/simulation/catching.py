@@ -13,7 +13,7 @@ from simulation.judging import DEFAULT, chosen, judge_all
 from simulation.mutants import MUTANTS, mutated
 
 KEPT: Final = Path(__file__).with_name("caught.json")
-FURTHER: Final = "300:1500"
+FURTHER: Final = "200:1500"
 """Seeds among which one is sought where none of those of every run catches a mutant."""
 
 

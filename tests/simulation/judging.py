@@ -12,7 +12,7 @@ from simulation.trace import Trace
 
 VARIABLE = "SIMULATION_SEEDS"
 """The seeds to run: ``4711``, or ``0:20000`` without the last one; several of either, with commas."""
-DEFAULT = "0:300"
+DEFAULT = "0:200"
 """Those of every run of the tests; each mutant has to be caught by one of them."""
 
 
