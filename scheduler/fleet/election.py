@@ -112,6 +112,8 @@ class Election:
         js.bus.on_connected(self.keeper.renew_soon)
         self.elected = False
         """Whether this process has taken the lease."""
+        self.vacant = False
+        """Whether nobody had the lease at the last look: this process may be the next to have it."""
         self.inherited = False
         """Whether it was taken from one that gave it up before our eyes, so that it was never without."""
         self.alone = False
@@ -186,6 +188,7 @@ class Election:
         """
         said = ""
         while not await self._is_vacant(is_absent):
+            self.vacant = False
             holder = self.holder
             if holder is not None and holder.lease.instance != said:
                 said = holder.lease.instance
@@ -194,6 +197,7 @@ class Election:
             with trio.move_on_after(_BETWEEN if self._absent else min(PERIOD, max(_SOON, left))):
                 await self._news.wait()
             self._news = trio.Event()
+        self.vacant = True
 
     async def take(self, is_absent: Callable[[], Awaitable[bool]]) -> None:
         """Wait until this process is elected: takes the lease when nobody has it.

@@ -45,8 +45,11 @@ subscribes to everything, that is silence as well."""
 _AGAIN: Final = 1.0
 _SETTLE: Final = 0.5
 """Seconds for what is being persisted, before the lease is given up."""
-_APPLIED: Final = 0.25
-"""Seconds for the store to carry out what the last holder of the lease has sent."""
+_HEARD: Final = 0.1
+"""Seconds for which a process persists what it has heard, after another one has taken its lease: that one
+may not have listened yet when it came."""
+_APPLIED: Final = 0.4
+"""Seconds for the store to carry out what the last holder of the lease has sent, up to `_HEARD` later."""
 _LEASES: Final = (f"$KV.{BUCKET}.", "$JS.API.", "$SRV.", "$SYS.", "scheduler.fleet.", INSTANCE)
 """Beginnings of the subjects on which a process publishes whose lease ran out."""
 
@@ -120,8 +123,13 @@ class Documents(Persistence):
         return self._strays.take(stray)
 
     def shares(self) -> bool:
-        """Implement `Persistence.shares`: until this process is elected, another one hears all."""
-        return self._by_lease and not self._election.elected
+        """Implement `Persistence.shares`: while another process has the lease, that one hears all.
+
+        One that gives it up persists what it heard before. So nothing is lost where this one keeps what comes
+        from when it is about to be elected.
+        """
+        election = self._election
+        return self._by_lease and not election.elected and not election.vacant
 
     def _on_lapse(self) -> None:
         """Let nothing leave any more but what the lease needs. Synchronous."""
@@ -218,7 +226,10 @@ class Documents(Persistence):
             await self.store.settle()
         self._offering = True
         try:
-            return await self._election.hand_over()
+            taken = await self._election.hand_over()
+            if taken:
+                await trio.sleep(_HEARD)
+            return taken
         finally:
             self._offering = False
 

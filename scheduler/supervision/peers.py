@@ -17,7 +17,7 @@ as each build is owned by one of them; but when one of the two goes, the other h
 One file on purpose: whoever stands by, behind whom, rests on the same few questions and answers.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from enum import Enum, auto
 
 import msgspec
@@ -149,7 +149,7 @@ class Peers:
             generation = self._bus.generation
             self._decided = (
                 (alone or not await self._an_elder_works(leased))
-                and await self._is_first()
+                and await self._is_first(besides=await leased())
                 and generation == self._bus.generation
                 and not self._is_outbid()
             )
@@ -281,12 +281,13 @@ class Peers:
     def _is_outbid(self) -> bool:
         return self._outbid
 
-    async def _is_first(self) -> bool:
-        """Return whether no other candidate takes precedence."""
+    async def _is_first(self, besides: Collection[str] = ()) -> bool:
+        """Return whether no other candidate takes precedence, besides those that are judged by a lease."""
         answers = await self._ask(CANDIDATES, encode({"id": self._id}), _LISTEN)
         if answers is None:
             return False
-        return not any(one.decided or one.id < self._id for one in answers if one.id != self._id)
+        others = [one for one in answers if one.id != self._id and one.id not in besides]
+        return not any(one.decided or one.id < self._id for one in others)
 
     async def _another_works(self) -> bool | None:
         """Return whether another scheduler works; None where that cannot be told."""

@@ -756,6 +756,59 @@ async def test_while_its_lease_is_offered_it_persists_what_comes_and_reports_not
     assert (holder.instance == "other") is taken
 
 
+async def test_what_it_heard_before_another_one_took_the_lease_is_persisted(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """The other one may not have listened yet; and a busy process deals with it a little later."""
+    plug_into(fake_bus)
+    ernest = ServiceStore()
+    await ernest.attach(fake_bus)
+    other = Election(JetStream(fake_bus), instance="other")
+    assert not await other.open()
+    async with open_service(store=ErnestStore(fake_bus), bus=fake_bus, script=ignore) as site:
+        await site.submit(document(["a"]))
+        await trio.sleep(5)
+        site.service.stop()
+        await other.take(never)
+        await wait_all_tasks_blocked()
+        site.cloud.answer("a")
+        await trio.sleep(2)
+        assert states(ernest.mapping("b1")) == {"a": "completed"}
+        assert site.reports == []
+
+
+async def test_what_comes_while_it_is_being_elected_counts(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """The one that had the lease may not be able to persist it any more."""
+    server, ernest = plug_into(fake_bus), ServiceStore()
+    await ernest.attach(fake_bus)
+    left = document([change("a", _state="running")])
+    ernest.handle("build.set.mapping", encode({"id": "b1", "mapping": left}))
+    assert not await Election(JetStream(fake_bus), instance="other").open()
+    before = Lease("before", "before", standing=Standing.GONE)
+    await LeaseBucket(JetStream(fake_bus), ELECTION).write("active", before, expected=0)
+    service = Service(Settings(), fake_bus, ErnestStore(fake_bus))
+    reports: list[str] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.run)
+        while "*.create.*.done" not in fake_bus.subjects:
+            await trio.lowlevel.checkpoint()
+        server.silent = True
+        election = service.persistence.election
+        assert election is not None
+        assert not election.elected
+        body = encode({"service": "b1", "_component_id": "a", "_state": "completed"})
+        fake_bus.deliver("vpc.create.aws.done", body)
+        await wait_all_tasks_blocked()
+        server.silent = False
+        await trio.sleep(20)
+        assert election.elected
+        reports = [one.subject for one in fake_bus.published]
+        nursery.cancel_scope.cancel()
+    assert "build.create.done" in reports
+
+
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_process_that_ends_before_it_is_ready_keeps_the_lease_from_nobody(
     autojump_clock: MockClock, fake_bus: FakeBus, turns: int

@@ -117,6 +117,19 @@ async def test_the_elected_one_gives_way_to_a_candidate_that_has_decided(
     assert waiting.cancelled_caught
 
 
+async def test_the_elected_one_waits_for_none_that_had_the_lease_and_is_still_there(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """It gave the lease up, and says until its end that it has decided."""
+    former = Peers(fake_bus, "scheduler", "b")
+    await former.stand_elected(partial(leases_of, "b"), inherited=True, alone=False)
+    began = trio.current_time()
+    await Peers(fake_bus, "scheduler", "c").stand_elected(
+        partial(leases_of, "b", "c"), inherited=False, alone=False
+    )
+    assert trio.current_time() - began < 1.5
+
+
 async def test_behind_one_that_inherited_the_lease_a_candidate_stands_by(
     autojump_clock: MockClock, fake_bus: FakeBus
 ) -> None:
