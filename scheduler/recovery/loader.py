@@ -291,7 +291,7 @@ class Loader:
         anew = record.instance != self._store.instance
         if anew and last.sequence != entry.sequence:
             raise Fenced(f"{record.instance} has written to its log meanwhile")
-        if entry.owner in self._other_owners():
+        if anew and entry.owner in self._other_owners():
             # Thousands may have been found together with this one, and it takes long until its turn.
             raise Fenced(f"{entry.owner} is back, and goes on with it")
         # Read again, as we may have finished the build since the logs were listed.

@@ -8,8 +8,10 @@ from support.durable import Plant, until
 from support.fakes import document, ignore
 from trio.testing import MockClock
 
+from scheduler.errors import JetStreamUnavailable
 from scheduler.fleet.fleet import Fleet
 from scheduler.jetstream.answers import Stored
+from scheduler.journal.history import History
 from scheduler.recovery.orphans import Orphans
 from scheduler.stores.log_reader import LogReader
 
@@ -76,3 +78,29 @@ async def test_a_build_whose_owner_is_back_before_its_turn_is_left_to_it(
         back.clear()
         process.service.persistence.orphans.note()
         await until(lambda: process.service.roster.holds("b1"), 20)
+
+
+async def test_a_build_that_was_marked_here_is_taken_up_although_its_owner_is_back(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By that mark its owner has lost it: left to that one, it would be nobody's."""
+    plant = Plant(ignore)
+    async with plant.run(ignore) as process:
+        assert (await process.submit(document("a")))["status"] == "accepted"
+        await trio.sleep(2)
+        before = process.service.persistence.instance
+    back: set[str] = set()
+    monkeypatch.setattr(Fleet, "owners", lambda fleet: frozenset({fleet.instance, *back}))
+    history = LogReader.history
+
+    async def fails_once(logs: LogReader, subject: str) -> History:
+        if not back:
+            back.add(before)
+            raise JetStreamUnavailable("no leader")
+        return await history(logs, subject)
+
+    monkeypatch.setattr(LogReader, "history", fails_once)
+    async with plant.run(ignore) as process:
+        await until(lambda: process.service.roster.holds("b1"), 20)
+        await trio.sleep(10)
+        assert process.service.roster.walk("b1") is not None
