@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import trio
 
-from scheduler.dispatch.call import Call
+from scheduler.dispatch.call import Call, Signal
 from scheduler.plan import Phase
 from scheduler.plan.outcome import failure
 from scheduler.runtime.pace import drained, paced
@@ -143,7 +143,11 @@ class Hold:
         elif not self._plan.state.halted:
             for call in self._runs.calls:
                 # They have left, and were not to leave again in the pause.
-                call.wanted = True
+                if not call.wanted:
+                    call.wanted = True
+                    if call.unheard:
+                        # Its task has heard of that in the pause, and repeats nothing until it does again.
+                        call.deliver(Signal.NOBODY)
         held_back, self._held_back = self._held_back, []
         for call in held_back:
             self._release(call)

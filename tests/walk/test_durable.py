@@ -605,3 +605,18 @@ async def test_from_end_to_end() -> None:
         assert states(run.done) == dict.fromkeys("abcd", "completed")
         steps = [step for name in "abcd" for step in (f"started {name}", f"settled {name}")]
         assert run.store.committed == [*steps, "finished"]
+
+
+async def test_what_was_sent_once_more_in_a_pause_is_repeated_after_it(autojump_clock: MockClock) -> None:
+    """A connector asked for it and went at once, so nobody has heard that copy: the next one gets another."""
+    async with open_run(document("a")) as run, trio.open_nursery() as nursery:
+        await run.walk.steer().pause()
+        cloud, bus = run.world.cloud, run.world.bus
+        bus.interests = {sid: one for sid, one in bus.interests.items() if one.handler != cloud._on_request}
+        [call] = run.world.connectors.router.by_token.values()
+        assert run.world.connectors.sending.publish_again(call)
+        await trio.sleep(1)
+        await run.walk.steer().resume()
+        await cloud.open(nursery)
+        await trio.sleep(5)
+        assert run.asked == ["a", "a"]
