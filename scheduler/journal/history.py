@@ -139,10 +139,9 @@ class History:
         self.began: dict[str, float] = {}
         """Start of the first attempt of each unsettled component, in milliseconds since 1970; after an
         operator's retry, of the first attempt since. Moved by time that does not count for ``total_timeout``:
-        pauses of the build in which the component waited for another attempt."""
+        pauses of the build in which the component was not in flight."""
         self.held: dict[str, float] = {}
-        """Time since which a component waits for another attempt while the build is paused, and no time
-        passes for it; in milliseconds since 1970."""
+        """Time since which no time passes for a component, as the build is paused; in ms since 1970."""
         self.times: list[float] = []
         """Time of each event in ``steps``, in milliseconds since 1970."""
         self.outages: list[tuple[float, float]] = []
@@ -161,6 +160,7 @@ class History:
         """Time that operators added to the wait of each gate that has not settled, in milliseconds."""
         self._writers: list[str] = []
         self._paused = False
+        self._retried: set[str] = set()
         self._settled: dict[str, _Ending] = {}
         self._failed_at: dict[str, Position] = {}
         """Position of handled replies at the time of each failed component's failure."""
@@ -239,7 +239,7 @@ class History:
             case Settled():
                 self._settle(n, event)
             case Withdrawn():
-                self._withdraw(n, event)
+                self._withdraw(n, at, event)
             case Retrying():
                 self._retry(n, at, event)
             case Retried():
@@ -252,7 +252,7 @@ class History:
                 self._move(at, event.seconds * 1_000)
             case Paused():
                 self._paused = True
-                self.held = dict.fromkeys(self.pauses, at)
+                self.held = {one: at for one in self.began if one not in self.in_flight}
             case Unpaused() | Cancelled():
                 self._release(at)
             case Accepted():
@@ -305,11 +305,16 @@ class History:
             flight.sent = True
             flight.since = at
 
-    def _withdraw(self, n: int, event: Withdrawn) -> None:
+    def _withdraw(self, n: int, at: float, event: Withdrawn) -> None:
         flight = self.in_flight.pop(event.component, None)
         if flight is None or flight.sent:
             why = "not in flight" if flight is None else "sent already"
             raise _wrong(n, f"{_shown(event.component)} is withdrawn, and it is {why}")
+        if event.component not in self._retried:
+            # Nothing of it was ever sent, so the time of its attempts has not begun.
+            self.began.pop(event.component, None)
+        elif self._paused:
+            self.held[event.component] = at
 
     def _settle(self, n: int, event: Settled) -> None:
         component, state = event.component, event.body.get("_state")
@@ -321,6 +326,7 @@ class History:
         self.pauses.pop(component, None)
         self.held.pop(component, None)
         self.began.pop(component, None)
+        self._retried.discard(component)
         self.extended.pop(component, None)
         if errored:
             self._failed_at.setdefault(component, self.position)
@@ -338,6 +344,7 @@ class History:
         if flight is None or flight.attempt != event.attempt:
             text = f"{_shown(component)} failed as {_shown(event.attempt)}, which was not started"
             raise _wrong(n, text)
+        self._retried.add(component)
         self.pauses[component] = at + event.pause * 1_000
         if self._paused:
             self.held[component] = at

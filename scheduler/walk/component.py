@@ -116,8 +116,7 @@ class ComponentRun:
         """Time at which the next attempt is due (Trio's clock, seconds)."""
         self.first_sent: float | None = None
         """Time at which its first attempt was sent (Trio's clock, seconds), where there may be another. Moved
-        by pauses of the build during which it waited for another attempt: they do not count for
-        ``total_timeout``."""
+        by pauses of the build during which it was not in flight: they do not count for ``total_timeout``."""
         self.held_since: float | None = None
         """Time since which its time stands still, as the build is paused (Trio's clock, seconds)."""
         self.waits: tuple[trio.CancelScope, ...] = ()

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import trio
 
 from scheduler.dispatch.call import Call, Signal
-from scheduler.plan import Phase
 from scheduler.plan.outcome import failure
+from scheduler.plan.phases import TO_BE_TRIED
 from scheduler.runtime.pace import drained, paced
 from scheduler.walk.component import ComponentRun
 from scheduler.walk.context import Context
@@ -94,7 +94,7 @@ class Hold:
             wait.cancel()
 
     def pause(self) -> int:
-        """Take back what nobody has, and stop the time of components that wait for another attempt.
+        """Take back what nobody has, and stop the time of components that are not in flight.
 
         What an operator was told of as in flight may be done by a connector; what still waits for the
         connection, for the lease or for anybody to listen is nobody's yet, and would leave in the pause.
@@ -108,7 +108,11 @@ class Hold:
             if not call.answered and not call.maybe_out:
                 call.withdraw()
                 taken_back += call.answered
-        self.stop_time(self._runs[vertex] for vertex in self._plan.phases.within(Phase.RETRYING))
+        # One that was tried and taken back waits like one that was never tried.
+        phases, runs = self._plan.phases, self._runs.values()
+        self.stop_time(
+            run for run in runs if run.first_sent is not None and phases[run.vertex] in TO_BE_TRIED
+        )
         return taken_back
 
     def stop_time(self, runs: Iterable[ComponentRun]) -> None:

@@ -114,7 +114,7 @@ class Outcomes:
         """Book that a request which had begun did not leave: its component waits again."""
         plan, run = self._plan, self._runs[vertex]
         withdrawn = plan.withdraw(vertex)
-        if not withdrawn.failed:
+        if not plan.state.attempts.is_between(vertex):
             # Nothing of it was ever sent, so the time of its attempts has not begun.
             run.first_sent = None
         elif plan.state.paused:

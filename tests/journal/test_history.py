@@ -234,6 +234,30 @@ def test_a_component_may_settle_while_it_waits_for_another_attempt(outcome: Even
     assert (history.in_flight, history.pauses, history.began) == ({}, {}, {})
 
 
+def test_what_did_not_leave_has_not_begun() -> None:
+    """The time of all its attempts begins with the first one that is not taken back."""
+    history = fold([record(1, ACCEPTED, started("a")), record(2, Paused(), withdrawn("a"), at=NOW + 1_000)])
+    assert (history.in_flight, history.began, history.held) == ({}, {}, {})
+    history.add(record(3, Unpaused(), started("a"), at=NOW + 9_000))
+    assert history.began == {"a": NOW + 9_000}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_for_another_attempt_that_is_taken_back_the_time_stands_still_in_pauses(again: bool) -> None:
+    """In the pause in which it is taken back as in the next one (``again``), in which it waits for a slot."""
+    history = fold(
+        [
+            record(1, ACCEPTED, started("a")),
+            record(2, retrying("a"), at=NOW + 1_000),
+            record(3, started("a", "b-1/a/2"), at=NOW + 3_000),
+            record(4, Paused(), withdrawn("a"), at=NOW + 4_000),
+            record(5, Unpaused(), at=NOW + 6_000),
+            *([record(6, Paused(), at=NOW + 7_000), record(7, Unpaused(), at=NOW + 10_000)] if again else []),
+        ]
+    )
+    assert history.began == {"a": NOW + 2_000 + 3_000 * again}
+
+
 def test_what_is_sent_again_by_an_operator_begins_again() -> None:
     """It may start and settle once more, and all of its time begins with that."""
     history = fold(

@@ -627,6 +627,26 @@ async def test_the_total_time_stands_still_over_a_restart_in_a_pause(autojump_cl
         assert trio.current_time() - resumed == pytest.approx(49, abs=3)
 
 
+async def test_the_total_time_of_what_a_pause_took_back_begins_in_the_next_process(
+    autojump_clock: MockClock,
+) -> None:
+    """Nobody had the request: neither the time before the pause counts, nor the pause."""
+    rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
+    plant = Plant(ignore)
+    async with plant.run(connectors=False) as process:
+        await process.submit(document([change("a", _timeout=40, _retry=rule)]))
+        await trio.sleep(5)
+        assert (await ask(process, "pause"))["status"] == "paused"
+        await trio.sleep(500)
+    async with plant.run() as process:
+        await trio.sleep(2)
+        await ask(process, "resume")
+        await trio.sleep(30)
+        plant.answer("a", busy(5))
+        await trio.sleep(10)
+        assert names(plant) == ["b1/a/1", "b1/a/2"]
+
+
 async def test_what_an_operator_did_holds_in_the_next_process(autojump_clock: MockClock) -> None:
     """Paused before its next attempt, it waits until it is resumed there."""
     plant = Plant(ignore)

@@ -45,6 +45,7 @@ from scheduler.journal.events import (
     Withdrawn,
 )
 from scheduler.plan import Phase
+from scheduler.plan.outcome import failure
 from scheduler.walk import Observer
 
 
@@ -288,6 +289,36 @@ async def test_a_pause_between_start_and_sending_stops_the_total_time(autojump_c
             world.cloud.answer("a", Reply("errored", fields={"error": "busy"}))
             await tick(1)
         assert world.cloud.asked == ["a"] * 4
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_total_time_of_what_was_taken_back_stands_still_in_the_next_pause(
+    autojump_clock: MockClock,
+) -> None:
+    """It was tried before, and waits for its slot in the second pause."""
+    rule = {"attempts": 9, "backoff": 0, "total_timeout": 60}
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        run = Run(world, document([change("a", _retry=rule), change("b")]))
+        await run.start(nursery)
+        world.bus.disconnect()
+        world.connectors.router.by_component["b1", "a"].deliver(failure("busy"))
+        await tick(1)
+        await steering_of(run).pause()
+        await wait_all_tasks_blocked()
+        assert run.plan.phases[0] is Phase.WAITING
+        await steering_of(run).limit({"*.*.*": 1})
+        world.bus.reconnect()
+        await steering_of(run).resume()
+        await tick(1)
+        await steering_of(run).pause()
+        await tick(1_000)
+        await steering_of(run).resume()
+        world.cloud.answer("b")
+        await tick(1)
+        for _ in range(3):
+            world.cloud.answer("a", Reply("errored", fields={"error": "busy"}))
+            await tick(1)
+        assert world.cloud.asked.count("a") == 5
         nursery.cancel_scope.cancel()
 
 
