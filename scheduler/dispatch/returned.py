@@ -82,8 +82,8 @@ class Returned:
         self._bytes = 0
         """Size of the messages that wait."""
         self._waiting: dict[Call, float] = {}
-        """Attempts of an earlier process that are to be sent again once their replies so far are known; when
-        they were asked for."""
+        """Attempts to be looked at again later, and when they were asked for: of an earlier process, until
+        their replies so far are known; and those of which a copy may be lost."""
         self._wake = trio.Event()
         self._stopped = False
         """Whether nothing is sent again any more."""
@@ -192,9 +192,13 @@ class Returned:
             # Its reply may have been captured. Once that is known it is sent again.
             self._waiting[call] = asked
             return False
-        if call.repeated_at > asked:
+        if call.repeated_at > asked and not call.lost:
             # As its build was taken over meanwhile, or for what another one said.
-            self.counts["sent again since"] += 1
+            if self._bus.connected:
+                self.counts["sent again since"] += 1
+            else:
+                # Whether that copy is lost shows with the next connection.
+                self._waiting[call] = asked
             return False
         if call.is_queued or (call.unheard_of and call.wanted):
             self.counts["about to be sent"] += 1

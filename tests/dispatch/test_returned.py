@@ -198,6 +198,29 @@ async def test_what_was_sent_again_since_it_was_asked_for_is_not_sent_once_more(
         assert bench.connectors.returned.counts["sent again since"] == 1 - later
 
 
+@pytest.mark.parametrize("away", [0.0, 5.0])
+async def test_what_was_sent_again_since_and_lost_with_its_connection_is_sent_once_more(
+    away: float, autojump_clock: MockClock
+) -> None:
+    """Whether the new connection is there when its turn comes, or later: the connector still waits for it."""
+    async with open_bench() as bench:
+        call = bench.connectors.expect(request(), KEY)
+        await bench.watch(call)
+        bench.connectors.arm(call)
+        await come_back(bench)  # Whoever comes now waits for a second.
+        await come_back(bench, "b1/a/1")
+        await trio.sleep(0.5)
+        bench.bus.lose = lambda message: message.subject == call.request.subject
+        call.publish()
+        await wait_all_tasks_blocked()
+        bench.bus.lose = lambda _: False
+        bench.bus.disconnect()
+        await trio.sleep(away)
+        bench.bus.reconnect()
+        await trio.sleep(5)
+        assert ids(bench) == ["b1/a/1"] * 2
+
+
 async def test_what_is_answered_in_the_meantime_is_forgotten(autojump_clock: MockClock) -> None:
     """The word of the connector is kept no longer than the attempt is open."""
     async with open_bench() as bench:
