@@ -32,13 +32,13 @@ class Hold:
     """
 
     __slots__ = (
+        "_awaiting",
         "_connectors",
         "_held_back",
         "_held_runs",
         "_lineup",
         "_observer",
         "_plan",
-        "_resumed",
         "_runs",
         "_slots",
         "_tasks",
@@ -58,8 +58,8 @@ class Hold:
         """Components whose time stands still, as the build is paused."""
         self._held_back: list[Call] = []
         """Requests that an earlier process may have sent, held back while the build is paused."""
-        self._resumed: trio.Event | None = None
-        """Event for the end of a pause, or of the build; None unless a task waits for it."""
+        self._awaiting: dict[trio.Event, None] = {}
+        """Events of the components that wait for the end of a pause, or of the build."""
 
     def halt(self, cause: str) -> None:
         """Send nothing more for this build; await what is in flight."""
@@ -129,9 +129,12 @@ class Hold:
 
     async def pause_over(self) -> None:
         """Wait for the end of a pause, or of the build."""
-        if self._resumed is None:
-            self._resumed = trio.Event()
-        await self._resumed.wait()
+        over = trio.Event()
+        self._awaiting[over] = None
+        try:
+            await over.wait()
+        finally:
+            self._awaiting.pop(over, None)
 
     def unpause(self) -> None:
         """Wake everything that waits for the end of a pause, or of the build."""
@@ -155,10 +158,25 @@ class Hold:
         held_back, self._held_back = self._held_back, []
         for call in held_back:
             self._release(call)
-        if self._resumed is not None:
-            self._resumed.set()
-            self._resumed = None
+        self._wake()
         self._lineup.unpark()
+
+    def _wake(self) -> None:
+        """Wake what waits for the end of a pause: beyond some components in later turns, as thousands may."""
+        awaiting, self._awaiting = list(self._awaiting), {}
+        for over in awaiting[:_ENDED_AT_ONCE]:
+            over.set()
+        rest = awaiting[_ENDED_AT_ONCE:]
+        if rest and self._tasks.under_way:
+            self._tasks.run_beside(self._wake_rest, rest, name="end pause")
+        else:
+            for over in rest:
+                over.set()
+
+    async def _wake_rest(self, rest: list[trio.Event]) -> None:
+        """Wake these in slices; where the build is paused again meanwhile, they wait again."""
+        async for over in paced(rest, every=_ENDED_AT_ONCE):
+            over.set()
 
     def _release(self, call: Call) -> None:
         plan = self._plan

@@ -251,6 +251,24 @@ async def test_what_waits_for_the_connection_is_taken_back_by_a_pause(autojump_c
         run.check_end()
 
 
+async def test_many_that_were_taken_back_begin_in_slices_after_the_pause(autojump_clock: MockClock) -> None:
+    """Other builds have a turn in between."""
+    async with open_world(script=ignore) as world, trio.open_nursery() as nursery:
+        world.bus.disconnect()
+        run = Run(world, document([f"c{number}" for number in range(300)]))
+        await run.start(nursery)
+        await steering_of(run).pause()
+        await tick(1)
+        await steering_of(run).resume()
+        phases, most = run.plan.phases, 0
+        with trio.fail_after(60):
+            while (before := phases.in_flight) < 300:
+                await trio.lowlevel.checkpoint()
+                most = max(most, phases.in_flight - before)
+        assert most <= 100
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("after", [0.0, 1.0])
 async def test_what_nobody_listens_to_is_not_tried_again_in_a_pause(
     after: float, autojump_clock: MockClock
