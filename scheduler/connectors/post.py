@@ -14,6 +14,7 @@ from attrs import define
 from scheduler.bus import Bus, Outgoing
 from scheduler.errors import BusClosed, BusError, BusFull
 from scheduler.runtime.logger import Logger
+from scheduler.runtime.pace import paced
 
 _SETTLING: Final = 3.0
 """Seconds after a reconnect in which no reply is sent: its reader may not be back yet, and core NATS keeps
@@ -24,6 +25,8 @@ captures replies has no leader for some seconds, and confirms nothing to us."""
 _OWN: Final = "scheduler.reply."
 """Beginning of subjects that answer one attempt: there, and nowhere else, a reply may come twice."""
 _NO_ROOM: Final = 0.1
+_AT_ONCE: Final = 50
+"""Replies that are sent once more before others have a turn: a millisecond or two."""
 _CONFIRMING: Final = 60.0
 """Seconds for replies to reach the broker, once there is a connection."""
 _TRIES: Final = 5
@@ -59,6 +62,8 @@ class Post:
         self._is_attended = False
         """Whether the task is there."""
         self._none_left = trio.Event()
+        self._connection = trio.Event()
+        """Event for the next connection."""
         bus.on_connected(self._note_connection)
 
     def send(self, subject: str, body: bytes) -> None:
@@ -77,6 +82,8 @@ class Post:
             await self._none_left.wait()
 
     def _note_connection(self) -> None:
+        connection, self._connection = self._connection, trio.Event()
+        connection.set()
         if self._bus.generation > 1:
             self._settled_at = trio.current_time() + _SETTLING
 
@@ -129,6 +136,7 @@ class Post:
             for letter in sent:
                 self._give_up(letter, error)
             return
+        again: list[_Letter] = []
         for letter in sent:
             outgoing = letter.outgoing
             assert outgoing is not None, "it was sent"
@@ -136,7 +144,7 @@ class Post:
                 self._give_up(letter, outgoing.refused)
             elif confirmed and outgoing.generation == self._bus.generation:
                 if letter.held and letter.subject.startswith(_OWN):
-                    self._nursery.start_soon(self._send_again, letter)
+                    again.append(letter)
                 self._end()
             elif letter.tries < _TRIES:
                 letter.held = True
@@ -146,14 +154,22 @@ class Post:
                     "a reply may be lost: the connection to the broker does not last", subject=letter.subject
                 )
                 self._end()
+        if again:
+            self._nursery.start_soon(self._send_again, again)
 
-    async def _send_again(self, letter: _Letter) -> None:
-        """Send a reply once more that the broker has, as it may have reached nobody; nothing waits for it."""
+    async def _send_again(self, letters: list[_Letter]) -> None:
+        """Send replies once more that the broker has, as nobody may have them; nothing waits for it."""
         await trio.sleep(_AGAIN_AFTER)
-        try:
-            self._bus.publish(letter.subject, letter.body)
-        except BusError as error:
-            log.debug("a reply was not sent once more", subject=letter.subject, reason=str(error))
+        async for letter in paced(letters, every=_AT_ONCE):
+            while not self._is_settled:
+                if self._bus.connected:
+                    await trio.sleep_until(self._settled_at)
+                else:
+                    await self._connection.wait()
+            try:
+                self._bus.publish(letter.subject, letter.body)
+            except BusError as error:
+                log.debug("a reply was not sent once more", subject=letter.subject, reason=str(error))
 
     async def _flushed(self) -> bool:
         """Wait for the broker's word; false where it stalls, which the bus will find out, and connect again.

@@ -197,3 +197,23 @@ async def test_attempts_without_an_answer_are_told_in_messages_of_bounded_size(
     assert {body["instance"] for body in bodies} == {"host-1"}
     assert [one for body in bodies for one in body["attempts"]] == await Returning().unanswered()
     assert all(len(body["attempts"]) <= 1_000 for body in bodies)
+
+
+async def test_a_second_copy_waits_for_the_next_connection_to_settle(
+    fake_bus: FakeBus, autojump_clock: MockClock
+) -> None:
+    """In another outage it would leave before anybody hears it again, and count for nothing."""
+    async with trio.open_nursery() as nursery:
+        post = Post(fake_bus, nursery)
+        fake_bus.disconnect()
+        post.send("scheduler.reply.k.aws.1", b"reply")
+        fake_bus.reconnect()
+        await post.emptied()
+        await trio.sleep(10)
+        fake_bus.disconnect()
+        await trio.sleep(20)
+        fake_bus.reconnect()
+        await trio.sleep(2.9)
+        assert len(fake_bus.published) == 1
+        await trio.sleep(1)
+    assert len(fake_bus.published) == 2
