@@ -78,6 +78,10 @@ class Outgoing(Protocol):
     def refused(self) -> MessageTooLarge | None:
         """Reason why it never leaves: the current server takes less than the one before; else None."""
 
+    @property
+    def withdrawn(self) -> bool:
+        """Whether it was taken back, so that it never leaves."""
+
     def withdraw(self) -> bool:
         """Take the message back: True if it has not left and never will, False if it is too late."""
 

@@ -25,6 +25,7 @@ MAX_PAYLOAD: Final = 1024 * 1024
 class _Sent:
     generation: int = 1
     refused: MessageTooLarge | None = None
+    withdrawn: bool = False
 
     def withdraw(self) -> bool:
         """It has left."""

@@ -282,7 +282,7 @@ class Call:
     def is_queued(self) -> bool:
         """Whether a copy of the request waits in the bus, and leaves as soon as it can."""
         outgoing = self.outgoing
-        return outgoing is not None and not outgoing.generation and outgoing.refused is None
+        return outgoing is not None and not (outgoing.generation or outgoing.refused or outgoing.withdrawn)
 
     @property
     def is_taken_up(self) -> bool:

@@ -44,9 +44,11 @@ class HeldBack:
     def __init__(self, requests: "HeldRequests", call: Call) -> None:
         self._requests = requests
         self._call = call
+        self.withdrawn = False
 
     def withdraw(self) -> bool:
         """Take the request back; see `Outgoing.withdraw`."""
+        self.withdrawn = True
         self._requests.withdraw(self._call)
         return True
 

@@ -48,7 +48,7 @@ class Attempts:
         if call is not None and call.unheard_of:
             text = f"no connector is subscribed to {subject}"
             return Reason(text, sent, {**more, "connector": "none"})
-        if call is not None and call.outgoing is not None and not call.outgoing.generation:
+        if call is not None and call.is_queued:
             return Reason("its request waits for the connection to the broker", sent, more)
         return self._silent(vertex, call, subject, sent, more)
 

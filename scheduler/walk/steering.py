@@ -156,7 +156,7 @@ class Steering:
         call = self._runs.call_of(vertex)
         if in_flight and (call is None or call.answered):
             raise Refused("conflict", f"{name} has just been answered: see what came of it")
-        if call is not None and call.outgoing is not None and not call.outgoing.generation:
+        if call is not None and call.is_queued:
             raise Refused("conflict", f"{name} was not sent yet: it waits for the connection to the broker")
         order = self._recorded(order)
         attempt, before = plan.attempt(vertex), self._settled()

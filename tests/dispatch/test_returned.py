@@ -221,6 +221,22 @@ async def test_what_was_sent_again_since_and_lost_with_its_connection_is_sent_on
         assert ids(bench) == ["b1/a/1"] * 2
 
 
+async def test_what_was_taken_back_and_may_be_out_is_sent_again(autojump_clock: MockClock) -> None:
+    """A build was halted while a second copy waited for the connection: that one never leaves."""
+    async with open_bench() as bench:
+        attempt = await bench.send()
+        bench.bus.disconnect()
+        attempt.call.publish()
+        attempt.call.withdraw()
+        bench.bus.reconnect()
+        await trio.sleep(1)
+        assert len(ids(bench)) == 1
+        await come_back(bench, "b1/a/1")
+        assert ids(bench) == ["b1/a/1"] * 2
+        await bench.say(attempt.call.reply, reply(_state="completed"))
+        assert attempt.outcome.completed
+
+
 async def test_what_is_answered_in_the_meantime_is_forgotten(autojump_clock: MockClock) -> None:
     """The word of the connector is kept no longer than the attempt is open."""
     async with open_bench() as bench:

@@ -336,3 +336,20 @@ async def test_a_log_that_takes_long_keeps_no_other_build_waiting(
         assert sorted(bench.requests) == ["b1", "b2"]
         await trio.sleep(1_001)
         assert sorted(bench.requests) == ["b1", "b2", "slow"]
+
+
+async def test_a_copy_that_was_taken_back_is_not_held_back(autojump_clock: MockClock, bench: Bench) -> None:
+    """Its build was halted, and awaits the reply to the first copy; no second one leaves with the right."""
+    async with bench.running() as client:
+        call = client.send(request("a", build="b1"))
+        await wait_all_tasks_blocked()
+        bench.bus.disconnect()
+        call.publish()
+        call.withdraw()
+        bench.right.held = False
+        client.hold_back()
+        bench.bus.reconnect()
+        bench.right.give()
+        await trio.sleep(1)
+        assert bench.requests == ["b1"]
+        assert not call.answered
