@@ -113,7 +113,8 @@ class Steering:
         """Send nothing new for now. Returns a sentence for a person."""
         order = self._recorded(order)
         events = steering.pause(self._plan, on=True)
-        in_flight = self._plan.phases.in_flight - self._hold.pause()
+        # What is only about to leave does not.
+        in_flight = self._plan.phases.counts[Phase.RUNNING] - self._hold.pause()
         self._observer.happened("paused", None, order)
         await self._persist(*events, order=order)
         return f"paused: nothing new is sent; {count(in_flight, 'component')} in flight"

@@ -212,7 +212,8 @@ async def test_a_pause_holds_what_was_not_sent(autojump_clock: MockClock) -> Non
         await wait_all_tasks_blocked()
         before = list(world.cloud.asked)
         assert "b" not in before
-        await steering_of(run).pause()
+        flying = f"{len(before)} component{'s' * (len(before) != 1)} in flight"
+        assert await steering_of(run).pause() == f"paused: nothing new is sent; {flying}"
         gate.open()
         for name in before:
             world.cloud.answer(name)
