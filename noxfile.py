@@ -18,7 +18,7 @@ import nox
 from nox.command import CommandFailed
 
 nox.needs_version = ">=2025.2"
-nox.options.sessions = ["check", "browser"]
+nox.options.sessions = ["check"]
 nox.options.reuse_existing_virtualenvs = True
 
 PROJECT = nox.project.load_toml("pyproject.toml")
@@ -61,13 +61,14 @@ def async_files(*folders: str) -> list[str]:
 
 @nox.session
 def check(session: nox.Session) -> None:
-    """Run all that has to pass: lint, types, tests and integration, in one environment."""
+    """Run all that has to pass: lint, types, tests, integration and the page, in one environment."""
     if session.posargs:
         session.error("name the session for these arguments: nox -s NAME -- ...")
-    groups = nox.project.dependency_groups(PROJECT, "lint", "type", "test", "bench")
+    groups = nox.project.dependency_groups(PROJECT, "lint", "type", "test", "bench", "browser")
     session.install("--no-compile", "-e", ".", *groups)
     failed = []
-    for name, part in {"lint": lint, "types": types, "tests": tests, "integration": integration}.items():
+    for part in (lint, types, tests, integration, browser):
+        name = part.__name__
         began = time.monotonic()
         try:
             part(session)
@@ -129,8 +130,16 @@ def browser(session: nox.Session) -> None:
     """Open the page in an installed Chromium; SCREENSHOTS=1 and SESSION=1 take the documents' pictures."""
     install(session, "browser")
     if not any(shutil.which(name) for name in CHROMIUM):
-        session.skip(f"NO PAGE WAS TRIED IN A BROWSER: none of {', '.join(CHROMIUM)} is installed")
-    session.run("pytest", "tests/browser", *session.posargs)
+        missing = f"NO PAGE WAS TRIED IN A BROWSER: none of {', '.join(CHROMIUM)} is installed"
+        if session.name != "check":
+            session.skip(missing)
+        session.warn(missing)
+        return
+    if session.posargs:
+        session.run("pytest", "tests/browser", *session.posargs)
+        return
+    session.run("pytest", "tests/browser", "-n", "2", "--dist", "loadfile", "-m", "browser and not alone")
+    session.run("pytest", "tests/browser", "-m", "browser and alone")
 
 
 @nox.session

@@ -14,6 +14,8 @@ from browser.conftest import OpenWindow, Place
 from browser.tracing import heap, traced
 from scheduler.local.generate import generate
 
+pytestmark = pytest.mark.alone
+
 SIZE = 10_000
 MOST_FRAME = 10.0
 """Milliseconds of script and drawing that a frame may take, at the 95th percentile."""
