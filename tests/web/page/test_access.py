@@ -365,9 +365,9 @@ async def test_nobody_tunnels_through_a_proxy() -> None:
             assert data.startswith(b"HTTP/1.1 101")
             _, _, data = data.partition(b"\r\n\r\n")
             await asking.send_all(client.data_to_send())
+            found += client.receive_data(data)
             while not any(isinstance(one, h2.events.StreamEnded) for one in found):
-                found += client.receive_data(data)
-                data = bytes(await asking.receive_some())
+                found += client.receive_data(bytes(await asking.receive_some()))
         [answer] = [one for one in found if isinstance(one, h2.events.ResponseReceived)]
         assert [str(value) for name, value in answer.headers or [] if str(name) == ":status"] == ["505"]
 

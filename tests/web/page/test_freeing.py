@@ -3,11 +3,13 @@
 import gc
 from collections import Counter
 
+import pytest
 import trio
 from support.durable import until
 from support.fakes import Reply
 from support.pages import of, visited
 
+from scheduler.web.live import hub
 from scheduler.web.live.following import Following
 from scheduler.web.live.hub import BuildSource, Hub
 from scheduler.web.live.mailbox import Mailbox
@@ -22,8 +24,10 @@ def left() -> Counter[str]:
     return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, KINDS))
 
 
-async def test_a_view_is_freed_as_it_ends() -> None:
+async def test_a_view_is_freed_as_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """However it ends: its viewer leaves, the build ends, or the service stops."""
+    # Otherwise a view without viewers is kept for some seconds.
+    monkeypatch.setattr(hub, "_LINGERS", 0.2)
     async with visited() as page:
         gc.collect()
         gc.disable()
