@@ -67,8 +67,8 @@ def check(session: nox.Session) -> None:
     groups = nox.project.dependency_groups(PROJECT, "lint", "type", "test", "bench", "browser")
     session.install("--no-compile", "-e", ".", *groups)
     failed = []
-    for part in (lint, types, tests, integration, browser):
-        name = part.__name__
+    parts = {"lint": lint, "types": types, "tests": tests, "integration": integration, "browser": browser}
+    for name, part in parts.items():
         began = time.monotonic()
         try:
             part(session)

@@ -3,13 +3,14 @@
 A client that gets an answer may send requests, so discovery is opened when they are taken, and not before.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, field, frozen
 
-from scheduler.bus import Bus, Message, Presence, Subscription
+from scheduler.bus import Bus, Message, Outgoing, Presence, Subscription
 from scheduler.definition.strictjson import encode
 from scheduler.definition.subjects import UNANSWERABLE, may_be_answered
 from scheduler.errors import BusError
@@ -56,6 +57,10 @@ class Served(Protocol):
     @property
     def data(self) -> Mapping[str, Any]:
         """Further counts; empty where there are none."""
+
+
+_MOST_WAITING: Final = 4 * 1024 * 1024
+"""Bytes of answers that wait to leave, beyond which questions get none."""
 
 
 @define
@@ -123,6 +128,10 @@ class Discovery:
         self._endpoints = endpoints
         self._started = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         self._subscriptions: list[Subscription] = []
+        self._waiting: deque[tuple[Outgoing, int]] = deque()
+        """Answers that may still wait to leave, and their sizes."""
+        self._bytes = 0
+        """Size of these."""
         self._log = RateLimitedLog()
 
     async def open(self) -> None:
@@ -200,9 +209,21 @@ class Discovery:
             if not may_be_answered(message.reply):
                 self._log.warning(UNANSWERABLE, subject=message.subject, reply=message.reply[:500])
                 return
+            if not self._has_room():
+                self._log.warning("discovery not answered", error=f"{self._bytes} bytes of answers wait")
+                return
             try:
-                self._bus.publish(message.reply, encode(answer()))
+                data = encode(answer())
+                self._waiting.append((self._bus.publish(message.reply, data), len(data)))
+                self._bytes += len(data)
             except BusError as error:
                 self._log.warning("discovery not answered", error=str(error))
 
         return handle
+
+    def _has_room(self) -> bool:
+        """Return whether another answer may wait: it is a hundred times as large as its question."""
+        waiting = self._waiting
+        while waiting and (waiting[0][0].generation or waiting[0][0].refused):
+            self._bytes -= waiting.popleft()[1]
+        return self._bytes < _MOST_WAITING

@@ -57,6 +57,19 @@ async def test_no_answer_goes_to_a_subject_of_the_system(fake_bus: FakeBus, disc
     assert fake_bus.published == []
 
 
+async def test_in_a_flood_few_answers_wait(fake_bus: FakeBus) -> None:
+    """An answer with schemas is a hundred times as large as its question; later all are answered again."""
+    large = ServiceEndpoint("large", "large", "scheduler", metadata={"schema": "x" * 100_000})
+    await Discovery(fake_bus, IDENTITY, [large]).open()
+    for _ in range(3):
+        fake_bus.published.clear()
+        for _ in range(500):
+            fake_bus.deliver("$SRV.INFO", b"", reply="_INBOX.them")
+        await wait_all_tasks_blocked()
+        assert 40 < len(fake_bus.published) < 50
+    assert (await ask(fake_bus, "$SRV.INFO"))["endpoints"]
+
+
 async def test_nobody_answers_for_another_service_or_instance(
     fake_bus: FakeBus, discovery: Discovery
 ) -> None:
