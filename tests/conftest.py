@@ -1,6 +1,7 @@
 """Fixtures for every test."""
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +14,9 @@ from support.brokers import nats_server as run_nats_server
 from support.fake_bus import FakeBus
 
 pytest_plugins = ["support.hangs"]
+
+# Started in the background by some shells, this process ignores it, and so would all that the tests start.
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # How long an example takes says how busy the machine is; what hangs is found by the time of its test.
 hypothesis.settings.register_profile(
