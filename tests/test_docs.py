@@ -45,7 +45,7 @@ OF_OTHERS = frozenset({
     "--catch",
     # python -m benchmarks
     "--against", "--against-python", "--attacks", "--beats", "--check", "--only", "--peers", "--quick",
-    "--repeat", "--shapes", "--sizes", "--stores",
+    "--repeat", "--shapes", "--sizes", "--stores", "--viewers",
 })  # fmt: skip
 STREAMS = {LOG, REPLIES, REPORTS, BUCKET}
 MOST_LINES = 150
