@@ -20,15 +20,7 @@ from scheduler.errors import BusError, JetStreamUnavailable, NotPermitted
 from scheduler.fleet.absences import Returning
 from scheduler.fleet.contested import KEY, ContestedLease
 from scheduler.fleet.keeper import LeaseKeeper, Superseded
-from scheduler.fleet.lease import (
-    LEASE,
-    PERIOD,
-    Lease,
-    Load,
-    Member,
-    Standing,
-    document,
-)
+from scheduler.fleet.lease import LEASE, PERIOD, Lease, Load, Member, Standing, document
 from scheduler.fleet.news import NEWS
 from scheduler.fleet.roll import Roll
 from scheduler.jetstream.api import JetStream
@@ -70,6 +62,7 @@ class Election:
         on_lapse: callback for when nothing may be sent: the lease was not renewed in time, or not yet since
             there is a new connection.
         on_regain: callback for when this process may send: it was elected, or has its lease again.
+        on_passed_over: callback for when another process has the lease after all that nobody seemed to have.
         wall_clock: function that returns seconds since 1970.
     """
 
@@ -85,11 +78,13 @@ class Election:
         replicas: int = 1,
         on_lapse: Callable[[], None] = lambda: None,
         on_regain: Callable[[], None] = lambda: None,
+        on_passed_over: Callable[[], None] = lambda: None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.instance = instance
         self.name = name or instance
         self._bus = js.bus
+        self._on_passed_over = on_passed_over
         self._lease = ContestedLease(js, instance, replicas)
         self._returning = Returning(js.bus)
         self._roll = Roll(js.bus, self._standing_by)
@@ -113,7 +108,8 @@ class Election:
         self.elected = False
         """Whether this process has taken the lease."""
         self.vacant = False
-        """Whether nobody had the lease at the last look: this process may be the next to have it."""
+        """Whether nobody had the lease, at revision `_vacant_at`: this process may be the next to have it."""
+        self._vacant_at = 0
         self.inherited = False
         """Whether it was taken from one that gave it up before our eyes, so that it was never without."""
         self.alone = False
@@ -188,8 +184,11 @@ class Election:
         """
         said = ""
         while not await self._is_vacant(is_absent):
-            self.vacant = False
             holder = self.holder
+            # Not where it only cannot be read.
+            if self.vacant and holder is not None and holder.revision > self._vacant_at:
+                self.vacant = False
+                self._on_passed_over()
             if holder is not None and holder.lease.instance != said:
                 said = holder.lease.instance
                 log.warning(STANDING_BY, other=holder.lease.name or said, process=said)
@@ -197,7 +196,7 @@ class Election:
             with trio.move_on_after(_BETWEEN if self._absent else min(PERIOD, max(_SOON, left))):
                 await self._news.wait()
             self._news = trio.Event()
-        self.vacant = True
+        self.vacant, self._vacant_at = True, self._lease.revision
 
     async def take(self, is_absent: Callable[[], Awaitable[bool]]) -> None:
         """Wait until this process is elected: takes the lease when nobody has it.

@@ -97,6 +97,7 @@ class Documents(Persistence):
             replicas=replicas,
             on_lapse=self._on_lapse,
             on_regain=partial(bus.withhold, None),
+            on_passed_over=self._strays.forget,
         )
         self._by_lease = False
         """Whether the scheduler that works is elected by lease."""

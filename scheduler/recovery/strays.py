@@ -84,6 +84,15 @@ class Strays:
         self._bytes -= sum(len(stray.message.data) for stray in strays)
         return strays
 
+    def forget(self) -> None:
+        """Forget all that is kept; only while nothing is asked about. Synchronous.
+
+        Another process deals with it. Kept on, it could be taken for the reply to a later attempt.
+        """
+        self._kept.clear()
+        self._to_ask.clear()
+        self._bytes = 0
+
     def remember_unknown(self, build: str) -> None:
         """Do not ask about a build again for a while."""
         now = trio.current_time()

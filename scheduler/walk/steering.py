@@ -113,7 +113,7 @@ class Steering:
         """Send nothing new for now. Returns a sentence for a person."""
         order = self._recorded(order)
         events = steering.pause(self._plan, on=True)
-        # What is only about to leave does not.
+        # What has begun and is only about to leave will not.
         in_flight = self._plan.phases.counts[Phase.RUNNING] - self._hold.pause()
         self._observer.happened("paused", None, order)
         await self._persist(*events, order=order)

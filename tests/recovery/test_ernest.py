@@ -808,6 +808,41 @@ async def test_what_comes_while_it_is_being_elected_counts(
     assert "build.create.done" in reports
 
 
+async def test_what_a_candidate_heard_in_vain_is_forgotten(
+    autojump_clock: MockClock, fake_bus: FakeBus
+) -> None:
+    """Another one was elected, and deals with it; later it might answer another attempt."""
+    server, ernest = plug_into(fake_bus), ServiceStore()
+    await ernest.attach(fake_bus)
+    left = document([change("a", _state="running")])
+    ernest.handle("build.set.mapping", encode({"id": "b1", "mapping": left}))
+    other = Election(JetStream(fake_bus), instance="other")
+    assert not await other.open()
+    before = Lease("before", "before", standing=Standing.GONE)
+    await LeaseBucket(JetStream(fake_bus), ELECTION).write("active", before, expected=0)
+    service = Service(Settings(), fake_bus, ErnestStore(fake_bus))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(service.run)
+        while "*.create.*.error" not in fake_bus.subjects:
+            await trio.lowlevel.checkpoint()
+        server.silent = True
+        body = encode({"service": "b1", "_component_id": "a", "_state": "errored", "error": "no"})
+        fake_bus.deliver("vpc.create.aws.error", body)
+        await wait_all_tasks_blocked()
+        server.silent = False
+        lease = Lease("other", "other")
+        bucket = LeaseBucket(JetStream(fake_bus), ELECTION)
+        found = await bucket.last("active")
+        assert found is not None
+        await bucket.write("active", lease, expected=found.sequence)
+        await trio.sleep(60)
+        assert service.persistence.election is not None
+        assert service.persistence.election.fresh, "the lease of the other one has run out"
+        reports = {one.subject for one in fake_bus.published}
+        nursery.cancel_scope.cancel()
+    assert "build.create.error" not in reports
+
+
 @pytest.mark.parametrize("turns", range(12))
 async def test_a_process_that_ends_before_it_is_ready_keeps_the_lease_from_nobody(
     autojump_clock: MockClock, fake_bus: FakeBus, turns: int
