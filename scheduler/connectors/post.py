@@ -25,6 +25,8 @@ captures replies has no leader for some seconds, and confirms nothing to us."""
 _OWN: Final = "scheduler.reply."
 """Beginning of subjects that answer one attempt: there, and nowhere else, a reply may come twice."""
 _NO_ROOM: Final = 0.1
+_MOST_KEPT: Final = 64 * 1024 * 1024
+"""Bytes of replies that are kept for that; further ones are sent once."""
 _AT_ONCE: Final = 50
 """Replies that are sent once more before others have a turn: a millisecond or two."""
 _CONFIRMING: Final = 60.0
@@ -64,6 +66,8 @@ class Post:
         self._none_left = trio.Event()
         self._connection = trio.Event()
         """Event for the next connection."""
+        self._kept = 0
+        """Bytes of replies that are to be sent once more."""
         bus.on_connected(self._note_connection)
 
     def send(self, subject: str, body: bytes) -> None:
@@ -143,8 +147,10 @@ class Post:
             if outgoing.refused is not None:
                 self._give_up(letter, outgoing.refused)
             elif confirmed and outgoing.generation == self._bus.generation:
-                if letter.held and letter.subject.startswith(_OWN):
+                size = len(letter.body)
+                if letter.held and letter.subject.startswith(_OWN) and self._kept + size <= _MOST_KEPT:
                     again.append(letter)
+                    self._kept += size
                 self._end()
             elif letter.tries < _TRIES:
                 letter.held = True
@@ -166,6 +172,7 @@ class Post:
                     await trio.sleep_until(self._settled_at)
                 else:
                     await self._connection.wait()
+            self._kept -= len(letter.body)
             try:
                 self._bus.publish(letter.subject, letter.body)
             except BusError as error:

@@ -217,3 +217,23 @@ async def test_a_second_copy_waits_for_the_next_connection_to_settle(
         assert len(fake_bus.published) == 1
         await trio.sleep(1)
     assert len(fake_bus.published) == 2
+
+
+async def test_of_the_replies_of_an_outage_not_all_are_kept_for_a_second_time(
+    fake_bus: FakeBus, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Within a bound in bytes, and once they are sent there is room again."""
+    monkeypatch.setattr("scheduler.connectors.post._MOST_KEPT", 25)
+    async with trio.open_nursery() as nursery:
+        post = Post(fake_bus, nursery)
+        for _ in range(2):
+            fake_bus.published.clear()
+            fake_bus.disconnect()
+            for number in range(5):
+                post.send(f"scheduler.reply.k.aws.{number}", b"ten bytes!")
+            fake_bus.reconnect()
+            with trio.fail_after(5):
+                await post.emptied()
+            await trio.sleep(60)
+            assert len(fake_bus.published) == 5 + 2
+        nursery.cancel_scope.cancel()
